@@ -1,0 +1,86 @@
+//! What is asked of a store of counters, and what it answers. The table in memory and Redis answer alike.
+
+use std::{future::Future, pin::Pin};
+
+use portcullis_api::Micros;
+
+use super::{Rate, gcra::Taken};
+
+/// One bucket of one request, of which one token is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket<'r> {
+    /// The limit's name, `[a-z0-9_-]`.
+    pub rule: &'r str,
+    /// A keyed hash of the rule, its numbers and what it counts by. Stands at most once in a call.
+    pub key: u128,
+    /// The numbers.
+    pub rate: Rate,
+    /// Whether its lack of a token keeps the others from being charged.
+    pub binding: Binding,
+}
+
+/// How buckets of one call hang together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// Charged if each bucket of this kind has a token, else none of them is.
+    Together,
+    /// Charged by itself: a rule in shadow.
+    Alone,
+}
+
+/// What came of one bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// A token was taken.
+    Charged,
+    /// It had a token, and keeps it, because another bucket had none.
+    Spared,
+    /// It had no token.
+    Short,
+}
+
+/// How a bucket stands after a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Level {
+    /// What came of it.
+    pub answer: Answer,
+    /// Tokens left.
+    pub remaining: u32,
+    /// Microseconds until there is a token; 0 where there is one.
+    pub retry_after: Micros,
+    /// Microseconds until the bucket is full.
+    pub reset_after: Micros,
+}
+
+impl Level {
+    pub(super) fn of(answer: Answer, taken: Taken) -> Self {
+        Self { answer, remaining: taken.remaining, retry_after: taken.retry_after, reset_after: taken.reset_after }
+    }
+}
+
+/// Why a shared store gave no answer. Each rule says what happens then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    /// It is known to be away: nothing was asked, nothing waited.
+    #[error("the store is away")]
+    Away,
+    /// No answer within the deadline. Whether the tokens were taken is unknown, so it is never asked again.
+    #[error("the store did not answer in time")]
+    Late,
+    /// As many calls as may be are already waiting for it.
+    #[error("too many calls wait for the store")]
+    Busy,
+    /// It answered with an error, by its code, e.g. `LOADING` or `READONLY`.
+    #[error("the store refused: {0}")]
+    Refused(String),
+}
+
+/// What [`SharedCounters::take`] returns.
+pub type Taking<'a> = Pin<Box<dyn Future<Output = Result<Vec<Level>, StoreFault>> + Send + 'a>>;
+
+/// Counters that several gateways share.
+pub trait SharedCounters: Send + Sync + 'static {
+    /// Takes one token of each bucket, all or none of those bound together, in one atomic step. Answers in the order
+    /// of `buckets`, or says why not within the store's deadline.
+    fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a>;
+}

@@ -1,0 +1,246 @@
+//! What a limit counts by, as one keyed hash of 128 bits.
+//!
+//! Invariant: nobody outside can choose two requests that meet in one bucket, or a set of the table to crowd. In a
+//! shared store no address, key id or subject stands; only the HMAC of it.
+
+use std::{
+    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
+    net::IpAddr,
+};
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderName};
+use portcullis_api::{Secret, TenantId};
+
+use crate::authentication::Caller;
+
+/// The key under which buckets are hashed. It outlives every snapshot: a new one starts every bucket full.
+#[derive(Debug)]
+pub struct KeyHasher(Keyed);
+
+#[derive(Debug)]
+enum Keyed {
+    Process(RandomState, RandomState),
+    Deployment(Box<hmac::Key>),
+}
+
+impl KeyHasher {
+    /// For buckets in memory: SipHash twice, under keys that this process draws.
+    #[must_use]
+    pub fn process() -> Self {
+        Self(Keyed::Process(RandomState::new(), RandomState::new()))
+    }
+
+    /// For buckets in a shared store: HMAC-SHA256 under the deployment's key, the same in every instance.
+    #[must_use]
+    pub fn deployment(key: &Secret) -> Self {
+        Self(Keyed::Deployment(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))))
+    }
+
+    pub(crate) fn begin(&self) -> Hashing {
+        match &self.0 {
+            Keyed::Process(a, b) => Hashing::Process(a.build_hasher(), b.build_hasher()),
+            Keyed::Deployment(key) => Hashing::Deployment(Box::new(hmac::Context::with_key(key))),
+        }
+    }
+}
+
+/// A hash under way.
+pub(crate) enum Hashing {
+    Process(DefaultHasher, DefaultHasher),
+    Deployment(Box<hmac::Context>),
+}
+
+impl Hashing {
+    /// Adds a field. Its length goes first, so that no two lists of fields read the same.
+    pub(crate) fn field(&mut self, bytes: &[u8]) {
+        self.write(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        self.write(bytes);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Process(a, b) => {
+                a.write(bytes);
+                b.write(bytes);
+            }
+            Self::Deployment(context) => context.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> u128 {
+        match self {
+            Self::Process(a, b) => (u128::from(a.finish()) << 64) | u128::from(b.finish()),
+            // The first 128 of 256 bits.
+            Self::Deployment(context) => context.sign().as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes),
+        }
+    }
+}
+
+/// One part of a key, as compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    Client,
+    ApiKey,
+    Subject,
+    Tenant,
+    Route,
+    Caller,
+    Header(HeaderName),
+}
+
+/// What is known of a request's origin when a limit is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'r> {
+    /// The client as it is counted.
+    pub(crate) client: IpAddr,
+    /// `host/route`: stays the same across reloads, unlike an index.
+    pub(crate) route: &'r str,
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) who: Who<'r>,
+}
+
+/// Who calls, as far as it is known. Before authentication nothing is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Who<'r> {
+    pub(crate) key_id: Option<&'r str>,
+    /// Issuer and subject.
+    pub(crate) subject: Option<(&'r str, &'r str)>,
+    pub(crate) tenant: Option<&'r TenantId>,
+}
+
+impl<'r> Who<'r> {
+    /// `tenant` is the one the request runs for, which may be the host's fixed one.
+    pub(crate) fn of(caller: &'r Caller, tenant: Option<&'r TenantId>) -> Self {
+        match caller {
+            Caller::Verified(identity) => Self {
+                key_id: identity.key_id(),
+                subject: Some((identity.issuer(), identity.subject())),
+                tenant: tenant.or(Some(identity.tenant())),
+            },
+            Caller::Anonymous => Self { key_id: None, subject: None, tenant },
+        }
+    }
+}
+
+impl Origin<'_> {
+    /// Adds a part's value, or says that the request lacks it.
+    pub(super) fn add(&self, part: &Part, hashing: &mut Hashing) -> Option<()> {
+        match part {
+            Part::Client => Self::add_address(self.client, hashing),
+            Part::ApiKey => hashing.field(self.who.key_id?.as_bytes()),
+            Part::Subject => add_subject(self.who.subject?, hashing),
+            Part::Tenant => hashing.field(self.who.tenant?.as_str().as_bytes()),
+            Part::Route => hashing.field(self.route.as_bytes()),
+            Part::Caller => self.add_caller(hashing),
+            Part::Header(name) => self.add_header(name, hashing)?,
+        }
+        Some(())
+    }
+
+    pub(crate) fn add_address(address: IpAddr, hashing: &mut Hashing) {
+        match address {
+            IpAddr::V4(ip) => hashing.field(&ip.octets()),
+            IpAddr::V6(ip) => hashing.field(&ip.octets()),
+        }
+    }
+
+    /// The kind goes first: a subject that looks like a key id is another caller.
+    fn add_caller(&self, hashing: &mut Hashing) {
+        match (self.who.key_id, self.who.subject) {
+            (Some(key_id), _) => {
+                hashing.field(b"api_key");
+                hashing.field(key_id.as_bytes());
+            }
+            (None, Some(subject)) => {
+                hashing.field(b"subject");
+                add_subject(subject, hashing);
+            }
+            (None, None) => {
+                hashing.field(b"client");
+                Self::add_address(self.client, hashing);
+            }
+        }
+    }
+
+    /// All values of a repeated header count, so that adding one more makes no new client of an old one unseen.
+    fn add_header(&self, name: &HeaderName, hashing: &mut Hashing) -> Option<()> {
+        let values = self.headers.get_all(name);
+        values.iter().next()?;
+        hashing.field(&values.iter().count().to_be_bytes());
+        values.iter().for_each(|value| hashing.field(value.as_bytes()));
+        Some(())
+    }
+}
+
+fn add_subject((issuer, subject): (&str, &str), hashing: &mut Hashing) {
+    hashing.field(issuer.as_bytes());
+    hashing.field(subject.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(hasher: &KeyHasher, fields: &[&str]) -> u128 {
+        let mut hashing = hasher.begin();
+        fields.iter().for_each(|field| hashing.field(field.as_bytes()));
+        hashing.finish()
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        for hasher in [KeyHasher::process(), KeyHasher::deployment(&Secret::new(vec![7; 32]))] {
+            assert_eq!(hash(&hasher, &["ab", "c"]), hash(&hasher, &["ab", "c"]));
+            for other in [&["a", "bc"][..], &["abc"], &["ab", "c", ""], &["", "ab", "c"]] {
+                assert_ne!(hash(&hasher, &["ab", "c"]), hash(&hasher, other), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_processes_hash_apart_and_two_instances_of_a_deployment_alike() {
+        assert_ne!(hash(&KeyHasher::process(), &["x"]), hash(&KeyHasher::process(), &["x"]));
+        let deployment = |byte| KeyHasher::deployment(&Secret::new(vec![byte; 32]));
+        assert_eq!(hash(&deployment(1), &["x"]), hash(&deployment(1), &["x"]));
+        assert_ne!(hash(&deployment(1), &["x"]), hash(&deployment(2), &["x"]));
+    }
+
+    #[test]
+    fn a_caller_is_the_key_else_the_subject_else_the_client() {
+        let hasher = KeyHasher::process();
+        let headers = HeaderMap::new();
+        let caller = |key_id, subject, client: &str| {
+            let who = Who { key_id, subject, tenant: None };
+            let origin = Origin { client: client.parse().unwrap(), route: "h/r", headers: &headers, who };
+            let mut hashing = hasher.begin();
+            origin.add(&Part::Caller, &mut hashing).unwrap();
+            hashing.finish()
+        };
+        let (a, b) = ("192.0.2.1", "192.0.2.2");
+        assert_eq!(caller(Some("k"), Some(("i", "s")), a), caller(Some("k"), None, b));
+        assert_eq!(caller(None, Some(("i", "s")), a), caller(None, Some(("i", "s")), b));
+        assert_ne!(caller(None, Some(("i", "s")), a), caller(None, Some(("j", "s")), a));
+        assert_ne!(caller(None, None, a), caller(None, None, b));
+        assert_ne!(caller(Some("s"), None, a), caller(None, Some(("", "s")), a));
+    }
+
+    #[test]
+    fn a_header_that_is_missing_is_no_value_and_a_repeated_one_is_another() {
+        let hasher = KeyHasher::process();
+        let value = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("x-plan", value.parse().unwrap());
+            }
+            let origin =
+                Origin { client: "::1".parse().unwrap(), route: "h/r", headers: &headers, who: Who::default() };
+            let mut hashing = hasher.begin();
+            origin.add(&Part::Header(HeaderName::from_static("x-plan")), &mut hashing).map(|()| hashing.finish())
+        };
+        assert_eq!(value(&[]), None);
+        assert_eq!(value(&["gold"]), value(&["gold"]));
+        assert_ne!(value(&["gold"]), value(&["gold", "gold"]));
+        assert_ne!(value(&["gold"]), value(&[""]));
+    }
+}

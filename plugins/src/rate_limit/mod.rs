@@ -1,0 +1,89 @@
+//! `rate_limit`: the limits that can be asked before authentication, because they count by client, route or header.
+//!
+//! Rules that count by something of the identity are asked by [`crate::quota`] after it. Both stages share this room:
+//! `settings` is what is written, [`Rules`] what it compiles to, `charge` asks all rules of a request at once and
+//! charges all or none, `table` and [`SharedCounters`] hold the buckets, `told` says what came of it.
+
+mod charge;
+mod counters;
+mod define;
+mod exceeded;
+mod gcra;
+mod keys;
+mod numbers;
+mod rules;
+mod settings;
+mod table;
+mod told;
+
+use std::sync::Arc;
+
+use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, Issues, RouteId, Verdict};
+
+pub use charge::Needs;
+pub(crate) use charge::charge;
+pub use counters::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault, Taking};
+pub(crate) use exceeded::exceeded;
+pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
+pub use keys::KeyHasher;
+pub(crate) use keys::{Origin, Who};
+pub use numbers::Numbers;
+pub use rules::{ApiKeyCallers, Input, PER_KEY, RouteLimits, Rules, WINDOW_MAX};
+pub use settings::*;
+pub use table::{SLOTS, Table};
+pub(crate) use told::Standing;
+pub use told::{Counted, Excess, Field, Note, NoteKind, fields};
+
+/// The control's name.
+pub const NAME: ControlName = ControlName::new("rate_limit");
+
+exceeded!("rate_limit.exceeded", "Too many requests", "It exceeds limits.", Excess::rule);
+
+/// The rules that are asked before authentication.
+pub struct RateLimit {
+    rules: Arc<Rules>,
+    needs: Needs,
+}
+
+/// What must be known.
+#[derive(Debug, Clone, Copy)]
+pub struct Sees<'r> {
+    /// The canonical request.
+    pub facts: Facts<'r>,
+    /// The settled address.
+    pub client: ClientIp,
+    /// Where the request goes.
+    pub route: RouteId,
+}
+
+impl Control for RateLimit {
+    const NAME: ControlName = NAME;
+    /// [`Rules::compile`] has said already what is wrong with them.
+    type Settings<'d> = Arc<Rules>;
+    type Sees<'r> = Sees<'r>;
+    type Proof = Counted;
+    type Deny = Deny;
+    type Needs = Needs;
+    type Posture = Adjustable;
+
+    fn compile(rules: Arc<Rules>, needs: &Needs, _: &mut Issues) -> Option<Self> {
+        Some(Self { rules, needs: needs.clone() })
+    }
+
+    async fn check<'r>(&'r self, sees: Sees<'r>) -> Result<Verdict<Counted, Deny>, Fault> {
+        let Sees { facts, client, route } = sees;
+        let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
+        let origin =
+            Origin { client: client.counted(), route: &plan.name, headers: facts.headers, who: Who::default() };
+        let charged = charge(NAME, &self.needs, plan.rate_limit.iter(), origin, None).await?;
+        Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
+    }
+}
+
+/// A route of another snapshot has no rules here: passing would lift its limits.
+pub(crate) fn no_plan(control: ControlName) -> Fault {
+    Fault { control, what: "no such route in this snapshot".into(), retry_after_s: 1 }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,146 @@
+//! What the operator and a tenant write about rates. The same rules serve `rate_limit` and `quota`.
+
+use std::num::NonZeroU32;
+
+use portcullis_api::{At, Millis, Mode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One limit, `[limits.NAME]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// What is counted, e.g. `["api_key"]` or `["tenant", "route"]`. A part that a request lacks is counted in one
+    /// shared bucket; it is never unlimited.
+    pub key: At<Vec<At<KeyPart>>>,
+    /// Requests per window.
+    pub requests: At<NonZeroU32>,
+    /// The window.
+    pub window: At<Millis>,
+    /// Requests that may come at once; `requests` when not written.
+    pub burst: Option<At<NonZeroU32>>,
+    /// `enforce` or `shadow`.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What happens when the shared store does not answer in time: `"local_share"` (each instance enforces its share),
+    /// `"deny"` (503), or `{ allow = "a written reason" }`.
+    #[serde(default)]
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// What a tenant's grant may set, and a tenant's own settings may tighten.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantLimit {
+    /// Requests per window.
+    pub requests: Option<At<NonZeroU32>>,
+    /// Requests that may come at once.
+    pub burst: Option<At<NonZeroU32>>,
+}
+
+/// One part of what a limit counts by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(with = "String")]
+pub enum KeyPart {
+    /// The client's settled address; its /64 for IPv6.
+    Client,
+    /// The API key's id.
+    ApiKey,
+    /// Issuer and subject of the verified identity.
+    Subject,
+    /// The tenant of the verified identity, or the host's fixed one.
+    Tenant,
+    /// The route.
+    Route,
+    /// The API key, else the subject, else the client: whoever calls.
+    Caller,
+    /// A request header's value, by lower-case name.
+    Header(String),
+}
+
+impl KeyPart {
+    /// Whether the part is known only after authentication.
+    #[must_use]
+    pub const fn needs_identity(&self) -> bool {
+        match self {
+            Self::ApiKey | Self::Subject | Self::Tenant | Self::Caller => true,
+            Self::Client | Self::Route | Self::Header(_) => false,
+        }
+    }
+}
+
+const KEY_PARTS: &[(&str, KeyPart)] = &[
+    ("client", KeyPart::Client),
+    ("api_key", KeyPart::ApiKey),
+    ("subject", KeyPart::Subject),
+    ("tenant", KeyPart::Tenant),
+    ("route", KeyPart::Route),
+    ("caller", KeyPart::Caller),
+];
+
+impl<'de> Deserialize<'de> for KeyPart {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Some((_, part)) = KEY_PARTS.iter().find(|(name, _)| *name == text) {
+            return Ok(part.clone());
+        }
+        if let Some(name) = text.strip_prefix("header:")
+            && !name.is_empty()
+            && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        {
+            return Ok(Self::Header(name.to_owned()));
+        }
+        let hint = portcullis_api::nearest(&text, KEY_PARTS.iter().map(|(name, _)| *name))
+            .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        Err(serde::de::Error::custom(format!(
+            "`{text}` is nothing a limit can count by: write client, api_key, subject, tenant, route, caller or header:name{hint}"
+        )))
+    }
+}
+
+/// What a rule does when the shared store does not answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreFailure {
+    /// Each instance enforces the limit divided by the number of instances, at least 1.
+    #[default]
+    LocalShare,
+    /// 503 with `Retry-After`.
+    Deny,
+    /// The request passes unlimited by this rule; the reason is shown in the lint report and the trail.
+    Allow(String),
+}
+
+/// A class of routes with a built-in limit, counted by caller and class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// 20 requests a minute: sign-in, token and password routes.
+    Auth,
+    /// 100 requests a minute: configuration and management.
+    Management,
+    /// 1,000 requests a minute: reads and evaluation.
+    Evaluation,
+}
+
+impl Class {
+    /// As written, and the name of its limit.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "class_auth",
+            Self::Management => "class_management",
+            Self::Evaluation => "class_evaluation",
+        }
+    }
+
+    /// Requests a minute.
+    #[must_use]
+    pub const fn per_minute(self) -> u32 {
+        match self {
+            Self::Auth => 20,
+            Self::Management => 100,
+            Self::Evaluation => 1000,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What rules do with the shared store, and without it.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use parking_lot::Mutex;
+use portcullis_api::{Outcome, Secret, Trail, Verdict};
+
+use super::site::{ask, ask_with, before};
+use crate::{
+    rate_limit::{Answer, Bucket, Level, NAME, Needs, SharedCounters, StoreFault, Table, Taking},
+    testing::HandClock,
+};
+
+/// A store that answers what it is told to, and remembers what it was asked.
+struct Scripted {
+    answer: Answers,
+    asked: Mutex<Vec<Vec<(String, u128)>>>,
+}
+
+enum Answers {
+    Fault(StoreFault),
+    All(Answer),
+    TooFew,
+}
+
+impl SharedCounters for Scripted {
+    fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
+        self.asked.lock().push(buckets.iter().map(|bucket| (bucket.rule.to_owned(), bucket.key)).collect());
+        let level = |answer| Level { answer, remaining: 0, retry_after: 2_000_001, reset_after: 3_000_000 };
+        let result = match &self.answer {
+            Answers::Fault(fault) => Err(fault.clone()),
+            Answers::All(answer) => Ok(buckets.iter().map(|_| level(*answer)).collect()),
+            Answers::TooFew => Ok(Vec::new()),
+        };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
+    let clock = HandClock::new();
+    let store = Arc::new(Scripted { answer, asked: Mutex::default() });
+    let instances = NonZeroU32::new(instances).unwrap();
+    let table = Arc::new(Table::new(1 << 10));
+    let key = Secret::new(vec![7; 32]);
+    let needs = Needs::shared(clock.clone(), table, store.clone(), NonZeroU32::MIN, &key).among(instances);
+    (store, clock, needs)
+}
+
+fn limit(name: &str, requests: u32, more: &str) -> String {
+    format!("[limits.{name}]\nkey = [\"client\"]\nrequests = {requests}\nwindow = \"10s\"\n{more}\n")
+}
+
+fn route(names: &str) -> String {
+    format!("[routes.a]\nlimits = [{names}]\n")
+}
+
+#[test]
+fn all_rules_of_a_request_are_one_call_and_its_answer_is_followed() {
+    let text = limit("one", 5, "") + &limit("two", 5, "") + &route("\"one\", \"two\"");
+    let (store, _, needs) = with_store(Answers::All(Answer::Charged), 1);
+    let control = before(&text, &needs);
+    assert!((0..20).all(|_| ask(&control, "192.0.2.1", 0).unwrap().notes().is_empty()));
+    let asked = store.asked.lock();
+    assert_eq!(asked.len(), 20);
+    assert_eq!(asked[0].iter().map(|(rule, _)| rule.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_ne!(asked[0][0].1, asked[0][1].1, "two rules on one client have two buckets");
+
+    let (_, _, needs) = with_store(Answers::All(Answer::Short), 1);
+    assert_eq!(ask(&before(&text, &needs), "192.0.2.1", 0).unwrap_err(), ["one", "two"]);
+}
+
+#[test]
+fn without_the_store_each_instance_enforces_its_share() {
+    let (_, clock, needs) = with_store(Answers::Fault(StoreFault::Away), 4);
+    let control = before(&(limit("shared", 20, "") + &route("\"shared\"")), &needs);
+    assert!((0..5).all(|_| ask(&control, "192.0.2.1", 0).is_ok()));
+    assert_eq!(ask(&control, "192.0.2.1", 0).unwrap_err(), ["shared"]);
+    clock.advance(1_999_999);
+    assert!(ask(&control, "192.0.2.1", 0).is_err());
+    clock.advance(1);
+    let counted = ask(&control, "192.0.2.1", 0).unwrap();
+    let mut trail = Trail::default();
+    counted.record(NAME, &mut trail);
+    let step = &trail.steps()[0];
+    assert_eq!((step.outcome, step.rule.as_deref()), (Outcome::Degraded, Some("shared")));
+    assert_eq!(step.detail.as_deref(), Some("the store is away: this instance enforces its share"));
+}
+
+#[test]
+fn a_share_is_at_least_one_request() {
+    let (_, clock, needs) = with_store(Answers::Fault(StoreFault::Late), 7);
+    let control = before(&(limit("small", 2, "") + &route("\"small\"")), &needs);
+    assert!(ask(&control, "192.0.2.1", 0).is_ok());
+    assert!(ask(&control, "192.0.2.1", 0).is_err());
+    clock.advance(10_000_000);
+    assert!(ask(&control, "192.0.2.1", 0).is_ok());
+}
+
+#[test]
+fn a_rule_that_denies_without_the_store_is_a_fault_and_no_429() {
+    let text = limit("hard", 5, "on_store_failure = \"deny\"") + &limit("soft", 1, "") + &route("\"hard\", \"soft\"");
+    let (_, _, needs) = with_store(Answers::Fault(StoreFault::Busy), 1);
+    let control = before(&text, &needs);
+    for _ in 0..3 {
+        let fault = ask_with(&control, "192.0.2.1", 0, &[]).err().unwrap();
+        assert_eq!(fault.what, "limit `hard`: too many calls wait for the store");
+        assert!(fault.retry_after_s >= 1);
+    }
+}
+
+#[test]
+fn a_rule_that_allows_without_the_store_passes_with_its_reason() {
+    let text = limit("soft", 1, "on_store_failure = { allow = \"billed afterwards\" }") + &route("\"soft\"");
+    let (_, _, needs) = with_store(Answers::Fault(StoreFault::Refused("OOM".into())), 1);
+    let control = before(&text, &needs);
+    for _ in 0..5 {
+        let counted = ask(&control, "192.0.2.1", 0).unwrap();
+        assert_eq!(counted.notes()[0].detail, "the store refused: OOM: passes, because: billed afterwards");
+    }
+}
+
+#[test]
+fn in_shadow_a_rule_that_would_deny_is_noted() {
+    let more = "mode = \"shadow\"\non_store_failure = \"deny\"";
+    let (_, _, needs) = with_store(Answers::Fault(StoreFault::Away), 1);
+    let control = before(&(limit("hard", 5, more) + &route("\"hard\"")), &needs);
+    assert_eq!(
+        ask(&control, "192.0.2.1", 0).unwrap().notes()[0].detail,
+        "the store is away: it would have answered 503"
+    );
+}
+
+#[test]
+fn an_answer_that_does_not_fit_the_question_is_no_answer() {
+    let text = limit("hard", 5, "on_store_failure = \"deny\"") + &route("\"hard\"");
+    let (_, _, needs) = with_store(Answers::TooFew, 1);
+    assert!(ask_with(&before(&text, &needs), "192.0.2.1", 0, &[]).is_err());
+}
+
+#[test]
+fn a_route_without_limits_asks_no_store() {
+    let (store, _, needs) = with_store(Answers::Fault(StoreFault::Away), 1);
+    let control = before("[routes.a]", &needs);
+    assert!(matches!(ask_with(&control, "192.0.2.1", 0, &[]), Ok(Verdict::Pass(_))));
+    assert!(store.asked.lock().is_empty());
+}

@@ -1,0 +1,7 @@
+//! Limits as an operator writes them, asked as the journey asks.
+
+mod away;
+mod compiled;
+mod pages;
+mod refused;
+pub(crate) mod site;

@@ -1,0 +1,169 @@
+//! Limits that do not compile, each with its reason.
+
+use super::site::compile;
+
+const LIMIT: &str = "key = [\"client\"]\nrequests = 10\nwindow = \"1s\"\n";
+
+/// The codes of all issues, and the text of the first.
+fn refused(text: &str) -> (Vec<&'static str>, String) {
+    let issues = compile(text).expect_err(text);
+    let first = &issues[0];
+    let said = format!("{} / {}", first.message, first.help.as_deref().unwrap_or_default());
+    (issues.iter().map(|issue| issue.code).collect(), said)
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
+    let (codes, said) = refused("[routes.a]\nlimits = [\"per_kye\"]");
+    assert_eq!(codes, ["limits.unknown"]);
+    assert_eq!(said, "route `host/a` names a limit `per_kye` that does not exist / did you mean `per_key`?");
+    let (_, said) = refused("[routes.a]\nlimits = [\"zebra\"]");
+    assert!(said.ends_with("known are `class_auth`, `class_evaluation`, `class_management`, `per_key`"), "{said}");
+}
+
+#[test]
+fn an_issue_points_at_what_was_written() {
+    let text = "[routes.a]\nlimits = [\"per_key\", \"per_kye\"]";
+    let issues = compile(text).unwrap_err();
+    assert_eq!(text.get(issues[0].span.clone()), Some("\"per_kye\""));
+}
+
+#[test]
+fn a_limit_that_stands_twice_is_refused() {
+    assert_eq!(refused("[routes.a]\nlimits = [\"per_key\", \"per_key\"]").0, ["limits.duplicate"]);
+    assert_eq!(refused("[routes.a]\nclass = \"auth\"\nlimits = [\"class_auth\"]").0, ["limits.duplicate"]);
+    assert!(compile("[routes.a]\nclass = \"auth\"\nlimits = [\"class_management\"]").is_ok());
+}
+
+#[test]
+fn a_tenant_may_not_raise_its_limit() {
+    let own = |site: &str, grant: &str, own: &str| {
+        format!(
+            "[limits.t]\nkey = [\"tenant\"]\nwindow = \"1s\"\n{site}\n[tenants.acme]\ngrant.t = {grant}\nown.t = {own}"
+        )
+    };
+    let (codes, said) = refused(&own("requests = 10", "{ requests = 50 }", "{ requests = 51 }"));
+    assert_eq!(codes, ["limits.tenant_raises"]);
+    assert!(said.starts_with("tenant `acme` sets requests of `t` to 51, above the 50 it has / "), "{said}");
+    assert!(compile(&own("requests = 10", "{ requests = 50 }", "{ requests = 50 }")).is_ok());
+    // The grant may lower, and then the lower number is the ceiling.
+    assert_eq!(refused(&own("requests = 10", "{ requests = 5 }", "{ requests = 6 }")).0, ["limits.tenant_raises"]);
+    let (_, said) = refused(&own("requests = 10\nburst = 4", "{}", "{ burst = 5 }"));
+    assert!(said.starts_with("tenant `acme` sets burst of `t` to 5, above the 4 it has"), "{said}");
+    // A burst that nobody wrote is as large as the requests.
+    assert_eq!(refused(&own("requests = 10", "{}", "{ burst = 11 }")).0, ["limits.tenant_raises"]);
+    assert!(compile(&own("requests = 10", "{}", "{ burst = 10, requests = 5 }")).is_ok());
+    assert_eq!(refused(&own("requests = 10", "{}", "{ burst = 11, requests = 11 }")).0.len(), 2);
+}
+
+#[test]
+fn a_tenant_that_names_a_limit_that_does_not_exist_is_refused() {
+    let (codes, said) = refused("[tenants.acme.own]\nper_keys = { requests = 1 }");
+    assert_eq!(codes, ["limits.unknown"]);
+    assert_eq!(said, "tenant `acme` names a limit `per_keys` that does not exist / did you mean `per_key`?");
+    assert_eq!(refused("[tenants.acme.grant]\nzebra = {}").0, ["limits.unknown"]);
+}
+
+#[test]
+fn a_tenant_cannot_have_numbers_of_a_limit_that_is_asked_before_it_is_known() {
+    let (codes, said) = refused(&format!("[limits.t]\n{LIMIT}[tenants.acme.grant]\nt = {{ requests = 1 }}"));
+    assert_eq!(codes, ["limits.tenant_unknown_yet"]);
+    assert!(said.contains("asked before the tenant is known"), "{said}");
+}
+
+#[test]
+fn a_limit_that_counts_by_nothing_or_by_one_thing_twice_is_refused() {
+    let key = |key: &str| format!("[limits.t]\nkey = {key}\nrequests = 10\nwindow = \"1s\"");
+    assert_eq!(refused(&key("[]")).0, ["limits.key_empty"]);
+    assert_eq!(refused(&key("[\"client\", \"route\", \"client\"]")).0, ["limits.key_duplicate"]);
+    assert_eq!(refused(&key("[\"header:x-a\", \"header:x-a\"]")).0, ["limits.key_duplicate"]);
+    assert!(compile(&key("[\"header:x-a\", \"header:x-b\"]")).is_ok());
+}
+
+#[test]
+fn a_limit_by_a_header_that_is_stripped_or_secret_is_refused_by_its_name() {
+    let key = |name: &str| format!("[limits.t]\nkey = [\"header:{name}\"]\nrequests = 10\nwindow = \"1s\"");
+    for name in [
+        "x-tenant-id",
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-request-id",
+        "x-portcullis-tenant",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+    ] {
+        let (codes, said) = refused(&key(name));
+        assert_eq!(codes, ["limits.key_header"], "{name}");
+        assert!(said.starts_with(&format!("`t` counts by `{name}`, ")), "{said}");
+    }
+    assert!(compile(&key("x-plan")).is_ok());
+}
+
+#[test]
+fn a_window_of_more_than_31_days_is_refused() {
+    let window = |window: &str| format!("[limits.t]\nkey = [\"client\"]\nrequests = 10\nwindow = \"{window}\"");
+    assert!(compile(&window("31d")).is_ok());
+    let (codes, said) = refused(&window("2678401s"));
+    assert_eq!(codes, ["limits.window_too_long"]);
+    assert!(said.starts_with("the window of `t` is 2678401s, longer than 31d"), "{said}");
+}
+
+#[test]
+fn passing_while_the_store_is_away_needs_a_reason() {
+    for blank in ["", "  ", "\\t"] {
+        let text = format!("[limits.t]\n{LIMIT}on_store_failure = {{ allow = \"{blank}\" }}");
+        assert_eq!(refused(&text).0, ["limits.reason_missing"], "{blank:?}");
+    }
+    assert!(compile(&format!("[limits.t]\n{LIMIT}on_store_failure = {{ allow = \"a soft quota\" }}")).is_ok());
+}
+
+#[test]
+fn a_name_that_would_break_a_header_or_a_key_is_refused() {
+    for name in ["\"a b\"", "\"a\\\"b\"", "\"Per-Key\"", "\"a:b\"", "\"{a}\"", "\"\"", "\"\\r\\nx\""] {
+        assert_eq!(refused(&format!("[limits.{name}]\n{LIMIT}")).0, ["limits.name"], "{name}");
+    }
+    let long = |n| format!("[limits.{}]\n{LIMIT}", "a".repeat(n));
+    assert!(compile(&long(64)).is_ok());
+    assert_eq!(refused(&long(65)).0, ["limits.name"]);
+}
+
+#[test]
+fn numbers_that_cannot_be_counted_are_refused() {
+    let numbers = |text: &str| format!("[limits.t]\nkey = [\"client\"]\n{text}");
+    assert_eq!(refused(&numbers("requests = 1001\nwindow = \"1ms\"")).0, ["limits.numbers"]);
+    assert_eq!(refused(&numbers("requests = 1\nburst = 367\nwindow = \"1d\"")).0, ["limits.numbers"]);
+    assert!(compile(&numbers("requests = 1\nburst = 366\nwindow = \"1d\"")).is_ok());
+    let tenant =
+        "[limits.t]\nkey = [\"tenant\"]\nrequests = 1\nwindow = \"1d\"\n[tenants.acme.grant]\nt = { burst = 367 }";
+    let (codes, said) = refused(tenant);
+    assert_eq!(codes, ["limits.numbers"]);
+    assert!(said.contains("tenant `acme`"), "{said}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text = r#"
+        [limits.a]
+        key = []
+        requests = 10
+        window = "99d"
+        [routes.r]
+        limits = ["a", "b", "a"]
+        [tenants.acme.own]
+        per_key = { requests = 11 }
+        c = {}
+    "#;
+    let mut codes = refused(text).0;
+    codes.sort_unstable();
+    let expected = [
+        "limits.duplicate",
+        "limits.key_empty",
+        "limits.tenant_raises",
+        "limits.unknown",
+        "limits.unknown",
+        "limits.window_too_long",
+    ];
+    assert_eq!(codes, expected);
+}
