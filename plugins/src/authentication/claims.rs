@@ -1,0 +1,181 @@
+//! The claims of a verified token: a closed set, each with one type. What does not fit is refused, never ignored.
+
+use portcullis_api::{Role, Scope, TenantId, UnixSeconds};
+
+use super::{Presence, deny::Why, strict_json::Json};
+
+const AUDIENCES_MAX: usize = 8;
+const SCOPES_MAX: usize = 64;
+const SUBJECT_BYTES_MAX: usize = 255;
+const JTI_BYTES_MAX: usize = 128;
+/// Integers from here on are not the same number in every JSON parser (RFC 8259 section 6).
+const TIME_END: u64 = 1 << 53;
+
+/// What an issuer's claims must be, compiled from its settings.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) audiences: Vec<String>,
+    pub(super) tenant: Path,
+    pub(super) roles: Option<Path>,
+    pub(super) scopes: Option<Path>,
+    /// The issuer's role names, each with ours.
+    pub(super) role_names: Vec<(String, Role)>,
+    /// Whether a token must name itself.
+    pub(super) jti: Presence,
+    pub(super) max_lifetime_s: u64,
+    pub(super) clock_skew_s: u64,
+}
+
+/// The names of the members that lead to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Path(Vec<String>);
+
+impl Path {
+    /// Parses a dotted path. One that starts with `https://` or `http://` is one member's name: that is how issuers
+    /// that want collision-free names (OpenID Connect Core 5.1.2) write theirs, and their dots are no steps.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let steps: Vec<String> = if text.starts_with("https://") || text.starts_with("http://") {
+            vec![text.to_owned()]
+        } else {
+            text.split('.').map(str::to_owned).collect()
+        };
+        let good = steps.len() <= 8 && steps.iter().all(|step| !step.is_empty() && is_printable(step));
+        good.then_some(Self(steps))
+    }
+
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> &[String] {
+        &self.0
+    }
+
+    fn find<'j>(&self, payload: &'j Json) -> Option<&'j Json> {
+        self.0.iter().try_fold(payload, |at, step| at.member(step))
+    }
+}
+
+/// What a token says, once all of it is in order.
+#[derive(Debug)]
+pub(super) struct Claims {
+    pub(super) tenant: TenantId,
+    pub(super) subject: String,
+    pub(super) role: Option<Role>,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) expires: UnixSeconds,
+    pub(super) jti: Option<String>,
+}
+
+/// Reads the claims of a payload whose signature was verified; `iss` was compared when the issuer was chosen.
+pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Claims, Why> {
+    // RFC 7800: a token bound to a key or certificate is worthless as a bearer token. Until the binding can be
+    // checked, such a token is refused: ignoring `cnf` would turn it into a bearer token.
+    if payload.member("cnf").is_some() {
+        return Err(Why::Confirmation);
+    }
+    audience(payload, rules)?;
+    let expires = times(payload, rules, now)?;
+    let subject = payload
+        .member("sub")
+        .and_then(Json::text)
+        .filter(|text| (1..=SUBJECT_BYTES_MAX).contains(&text.len()) && is_printable(text))
+        .ok_or(Why::Subject)?;
+    let jti = match (payload.member("jti"), rules.jti) {
+        (None, Presence::Required) => return Err(Why::TokenId),
+        (None, Presence::Optional) => None,
+        (Some(jti), _) => Some(
+            jti.text()
+                .filter(|text| (1..=JTI_BYTES_MAX).contains(&text.len()) && is_printable(text))
+                .ok_or(Why::TokenId)?
+                .to_owned(),
+        ),
+    };
+    let tenant = rules.tenant.find(payload).and_then(Json::text).ok_or(Why::Tenant)?;
+    let tenant = TenantId::parse(tenant).map_err(|_| Why::Tenant)?;
+    let role = role(payload, rules)?;
+    let scopes = scopes(payload, rules)?;
+    Ok(Claims { tenant, subject: subject.to_owned(), role, scopes, expires, jti })
+}
+
+fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
+    let ours = |text: &str| rules.audiences.iter().any(|audience| audience == text);
+    let aud = payload.member("aud").ok_or(Why::AudienceForm)?;
+    let found = if let Some(items) = aud.list() {
+        if !(1..=AUDIENCES_MAX).contains(&items.len()) {
+            return Err(Why::AudienceForm);
+        }
+        let texts: Vec<&str> = items.iter().map(Json::text).collect::<Option<_>>().ok_or(Why::AudienceForm)?;
+        texts.into_iter().any(ours)
+    } else {
+        ours(aud.text().ok_or(Why::AudienceForm)?)
+    };
+    if found { Ok(()) } else { Err(Why::Audience) }
+}
+
+fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<UnixSeconds, Why> {
+    let time = |name: &str| match payload.member(name) {
+        None => Ok(None),
+        Some(Json::Whole(seconds)) if (1..TIME_END).contains(seconds) => Ok(Some(*seconds)),
+        Some(
+            Json::Null
+            | Json::Flag(_)
+            | Json::Whole(_)
+            | Json::Number
+            | Json::Text(_)
+            | Json::List(_)
+            | Json::Object(_),
+        ) => Err(Why::TimeForm),
+    };
+    let expires = time("exp")?.ok_or(Why::TimeForm)?;
+    let issued = time("iat")?.ok_or(Why::TimeForm)?;
+    let not_before = time("nbf")?;
+    let latest = now.saturating_add(rules.clock_skew_s);
+    if expires.checked_sub(issued).is_none_or(|lifetime| lifetime > rules.max_lifetime_s) {
+        return Err(Why::Lifetime);
+    }
+    if now >= expires {
+        return Err(Why::Expired);
+    }
+    if issued > latest {
+        return Err(Why::IssuedInFuture);
+    }
+    if not_before.is_some_and(|time| time > latest) {
+        return Err(Why::NotYet);
+    }
+    Ok(expires)
+}
+
+/// The highest of the roles that the map knows; a role that it does not know is no role.
+fn role(payload: &Json, rules: &Rules) -> Result<Option<Role>, Why> {
+    let Some(claim) = rules.roles.as_ref().and_then(|path| path.find(payload)) else { return Ok(None) };
+    let names: Vec<&str> = match claim.list() {
+        Some(items) => items.iter().map(Json::text).collect::<Option<_>>().ok_or(Why::Roles)?,
+        None => vec![claim.text().ok_or(Why::Roles)?],
+    };
+    let known = |name: &str| rules.role_names.iter().find(|(theirs, _)| theirs == name).map(|(_, role)| *role);
+    Ok(names.into_iter().filter_map(known).max())
+}
+
+/// All of them or none: a scope that an upstream could not be told is not dropped in silence.
+fn scopes(payload: &Json, rules: &Rules) -> Result<Vec<Scope>, Why> {
+    let Some(claim) = rules.scopes.as_ref().and_then(|path| path.find(payload)) else { return Ok(Vec::new()) };
+    let names: Vec<&str> = match claim.list() {
+        Some(items) => items.iter().map(Json::text).collect::<Option<_>>().ok_or(Why::Scopes)?,
+        None => claim.text().ok_or(Why::Scopes)?.split(' ').filter(|name| !name.is_empty()).collect(),
+    };
+    if names.len() > SCOPES_MAX {
+        return Err(Why::Scopes);
+    }
+    names.into_iter().map(|name| Scope::parse(name).map_err(|_| Why::Scopes)).collect()
+}
+
+/// No control, separator, bidi or zero-width character: the text means what it looks like in a log, and percent-encoded
+/// it is a header value.
+pub(super) fn is_printable(text: &str) -> bool {
+    text.chars().all(|c| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')
+    })
+}
+
+#[cfg(test)]
+#[path = "claims_tests.rs"]
+mod tests;

@@ -1,0 +1,242 @@
+//! Why a caller is refused: what the client is told, and what only the log is told.
+//!
+//! Invariant: everything that can be wrong with a credential is one code, one title and one set of headers. The
+//! precise reason is a [`Why`] and leaves through [`Refusal::detail`] only.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
+use portcullis_api::{Code, Refusal};
+
+use super::strict_json::JsonError;
+
+/// No credential where one is needed.
+pub const REQUIRED: Code =
+    Code { name: "authentication.required", status: 401, title: "This request needs a credential" };
+/// The request does not carry its credential in exactly one well-formed way.
+pub const MALFORMED: Code = Code {
+    name: "authentication.malformed",
+    status: 400,
+    title: "The request must carry exactly one well-formed credential",
+};
+/// The credential is not valid here.
+pub const INVALID: Code = Code { name: "authentication.invalid", status: 401, title: "The credential is not valid" };
+
+/// A refusal of `authentication`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deny {
+    /// No credential where one is needed (RFC 6750 section 3: a challenge without an error).
+    Required,
+    /// The request is ambiguous about its credential.
+    Malformed(Ambiguity),
+    /// The credential is not valid here.
+    Invalid {
+        /// For the log only.
+        why: Why,
+        /// The issuer by its name in the configuration, as far as the token got.
+        issuer: Option<Arc<str>>,
+    },
+}
+
+/// How a request is ambiguous about its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// More than one `Authorization` field.
+    AuthorizationTwice,
+    /// Not `scheme SP token68`.
+    AuthorizationForm,
+    /// More than one `X-Api-Key` field.
+    ApiKeyTwice,
+    /// `X-Api-Key` is empty or holds something no key can hold.
+    ApiKeyForm,
+    /// A cookie of ours twice.
+    CookieTwice,
+    /// A cookie whose name some parsers take for one of ours.
+    CookieAlias,
+    /// More than one credential.
+    Several,
+    /// A credential in the query.
+    InQuery,
+}
+
+impl Ambiguity {
+    /// As written in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationTwice => "authorization twice",
+            Self::AuthorizationForm => "authorization is not `scheme token68` with one space",
+            Self::ApiKeyTwice => "x-api-key twice",
+            Self::ApiKeyForm => "x-api-key is no token68",
+            Self::CookieTwice => "our cookie twice",
+            Self::CookieAlias => "a cookie name that folds to ours",
+            Self::Several => "more than one credential",
+            Self::InQuery => "a credential in the query",
+        }
+    }
+}
+
+macro_rules! whys {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// Why a credential is not valid, for the log only.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Why { $($(#[$doc])* $name,)+ }
+        impl Why {
+            /// As written in the log.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+whys! {
+    /// Longer than 8,192 bytes.
+    TokenTooLong = "token longer than 8192 bytes",
+    /// Not three parts of ASCII.
+    TokenParts = "token is not three parts",
+    /// Not canonical base64url without padding.
+    TokenEncoding = "token is not canonical base64url",
+    /// Header longer than 1 KiB.
+    HeaderTooLong = "header longer than 1 KiB",
+    /// Header is no strict JSON object.
+    HeaderSyntax = "header is no JSON object",
+    /// Header with a duplicate member.
+    HeaderDuplicate = "header with a duplicate member",
+    /// Header beyond a bound.
+    HeaderBounds = "header beyond a bound",
+    /// Header member outside `alg`, `typ`, `kid`.
+    HeaderMember = "header member outside alg, typ, kid",
+    /// `alg` missing or none of ours.
+    Algorithm = "alg missing or unknown",
+    /// `typ` is not the issuer's.
+    Typ = "typ is not the issuer's",
+    /// `kid` outside its grammar.
+    KidForm = "kid outside its grammar",
+    /// Payload longer than 6 KiB.
+    PayloadTooLong = "payload longer than 6 KiB",
+    /// Payload is no strict JSON object.
+    PayloadSyntax = "payload is no JSON object",
+    /// Payload with a duplicate member.
+    PayloadDuplicate = "payload with a duplicate member",
+    /// Payload beyond a bound.
+    PayloadBounds = "payload beyond a bound",
+    /// Signature longer than any key makes.
+    SignatureTooLong = "signature longer than 1024 bytes",
+    /// `iss` missing or no string.
+    IssuerForm = "iss missing or no string",
+    /// No issuer of this `iss`.
+    IssuerUnknown = "iss unknown",
+    /// The route does not accept this issuer's tokens in this place.
+    IssuerNotAccepted = "issuer not accepted here",
+    /// The issuer does not use this algorithm.
+    AlgorithmNotAllowed = "alg not of this issuer",
+    /// `kid` missing where several keys could match.
+    KidMissing = "kid missing and several keys match",
+    /// No key of this `kid`.
+    KidUnknown = "kid unknown",
+    /// No key of this algorithm, or the key of this `kid` has another one.
+    KeyAlgorithm = "alg is not the key's",
+    /// The signature does not verify.
+    Signature = "signature does not verify",
+    /// `aud` missing, of another type, or longer than 8.
+    AudienceForm = "aud missing or malformed",
+    /// `aud` without ours.
+    Audience = "aud without ours",
+    /// `sub` missing, not 1 to 255 bytes, or not printable.
+    Subject = "sub missing or malformed",
+    /// `exp`, `iat` or `nbf` is no integer between 0 and 2^53, or a required one is missing.
+    TimeForm = "exp, iat or nbf missing or no integer",
+    /// `now >= exp`.
+    Expired = "expired",
+    /// `iat` in the future.
+    IssuedInFuture = "iat in the future",
+    /// `nbf` in the future.
+    NotYet = "nbf in the future",
+    /// `exp - iat` longer than allowed, or negative.
+    Lifetime = "exp - iat out of bounds",
+    /// `jti` present and malformed.
+    TokenId = "jti malformed",
+    /// Tenant claim missing, malformed or reserved.
+    Tenant = "tenant claim missing or malformed",
+    /// Roles claim of another type.
+    Roles = "roles claim malformed",
+    /// Scopes claim of another type, too long, or with a scope outside the grammar.
+    Scopes = "scopes claim malformed",
+    /// `cnf` present: this gateway cannot check the binding yet.
+    Confirmation = "cnf cannot be satisfied",
+    /// The route does not accept this kind of credential.
+    KindNotAccepted = "kind of credential not accepted here",
+    /// An `Authorization` scheme that is not `Bearer`.
+    Scheme = "authorization scheme is not bearer",
+    /// An API key outside its format.
+    ApiKeyForm = "api key outside its format",
+    /// An API key whose checksum does not match.
+    ApiKeyChecksum = "api key checksum does not match",
+    /// No such API key, or another secret.
+    ApiKeyUnknown = "api key unknown",
+    /// Past its expiry.
+    ApiKeyExpired = "api key expired",
+    /// Revoked.
+    ApiKeyRevoked = "api key revoked",
+    /// Of another environment than the route.
+    ApiKeyEnvironment = "api key of another environment",
+}
+
+impl Why {
+    pub(super) const fn header(error: JsonError) -> Self {
+        match error {
+            JsonError::Syntax => Self::HeaderSyntax,
+            JsonError::Duplicate => Self::HeaderDuplicate,
+            JsonError::TooDeep | JsonError::TooManyMembers | JsonError::TextTooLong | JsonError::ListTooLong => {
+                Self::HeaderBounds
+            }
+        }
+    }
+
+    pub(super) const fn payload(error: JsonError) -> Self {
+        match error {
+            JsonError::Syntax => Self::PayloadSyntax,
+            JsonError::Duplicate => Self::PayloadDuplicate,
+            JsonError::TooDeep | JsonError::TooManyMembers | JsonError::TextTooLong | JsonError::ListTooLong => {
+                Self::PayloadBounds
+            }
+        }
+    }
+}
+
+impl Refusal for Deny {
+    const CODES: &'static [Code] = &[REQUIRED, MALFORMED, INVALID];
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Required => REQUIRED,
+            Self::Malformed(_) => MALFORMED,
+            Self::Invalid { .. } => INVALID,
+        }
+    }
+
+    fn rule(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Invalid { issuer, .. } => issuer.as_deref().map(Cow::Borrowed),
+            Self::Required | Self::Malformed(_) => None,
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Required => None,
+            Self::Malformed(ambiguity) => Some(ambiguity.as_str().into()),
+            Self::Invalid { why, .. } => Some(why.as_str().into()),
+        }
+    }
+
+    fn headers(&self, answer: &mut HeaderMap) {
+        let challenge = match self {
+            Self::Required => r#"Bearer realm="portcullis""#,
+            Self::Malformed(_) => r#"Bearer realm="portcullis", error="invalid_request""#,
+            Self::Invalid { .. } => r#"Bearer realm="portcullis", error="invalid_token""#,
+        };
+        answer.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+}

@@ -1,0 +1,284 @@
+//! Who calls, once verified. Fields are private and the only constructor is seen by this control alone.
+//!
+//! Invariant: an [`Identity`] was verified. Nothing outside `authentication` can make one, and no field can be changed.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderValue, header::InvalidHeaderValue};
+use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
+
+use crate::reserved;
+
+/// A verified caller.
+pub struct Identity {
+    parts: Parts,
+    told: Result<Vec<(&'static str, HeaderValue)>, InvalidHeaderValue>,
+}
+
+/// What the constructor takes: every field, by name.
+pub(super) struct Parts {
+    pub(super) tenant: TenantId,
+    pub(super) issuer: Arc<str>,
+    pub(super) subject: String,
+    pub(super) kind: Kind,
+    pub(super) role: Option<Role>,
+    /// Sorted, without duplicates.
+    pub(super) scopes: Vec<Scope>,
+    pub(super) environment: Option<Environment>,
+    pub(super) key_id: Option<String>,
+    pub(super) credential: Credential,
+    pub(super) expires: Option<UnixSeconds>,
+    pub(super) jti: Option<String>,
+}
+
+/// What kind of caller it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The subject of a token.
+    User,
+    /// The holder of an API key.
+    ApiKey,
+}
+
+impl Kind {
+    /// As injected: `user` or `apikey`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::ApiKey => "apikey",
+        }
+    }
+}
+
+/// Where the credential came from. It decides whether cross-site checks apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// A token in `Authorization: Bearer`.
+    Bearer,
+    /// A token in a cookie: the browser sent it on its own.
+    Cookie,
+    /// An API key, in `Authorization: Bearer` or `X-Api-Key`.
+    ApiKey,
+}
+
+impl Credential {
+    /// As written in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Cookie => "cookie",
+            Self::ApiKey => "api_key",
+        }
+    }
+}
+
+/// The name under which API keys stand where a token has its issuer. No issuer of the configuration may have it.
+pub const API_KEY_ISSUER: &str = "apikey";
+
+impl Identity {
+    pub(super) fn verified(mut parts: Parts) -> Self {
+        parts.scopes.sort_unstable();
+        parts.scopes.dedup();
+        let told = told(&parts);
+        Self { parts, told }
+    }
+
+    /// The fields that tell an upstream who calls: names of [`reserved`] and their values, without the tenant, which is
+    /// the request's. Written once, when the credential is verified, and not for each request that repeats it.
+    ///
+    /// # Errors
+    /// When a value cannot stand in a header: the request must not go on without it.
+    pub fn told(&self) -> Result<&[(&'static str, HeaderValue)], &InvalidHeaderValue> {
+        self.told.as_deref()
+    }
+
+    /// The tenant. Only ever from a verified claim or a key record.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.parts.tenant
+    }
+
+    /// The issuer's name in the configuration, or [`API_KEY_ISSUER`]. With the subject it is unique.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.parts.issuer
+    }
+
+    /// The token's `sub` (1 to 255 bytes of printable UTF-8), or the API key's id.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.parts.subject
+    }
+
+    /// User or API key.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.parts.kind
+    }
+
+    /// The role; `None` is no role, and no right that needs one.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.parts.role
+    }
+
+    /// The scopes, sorted and without duplicates; at most 64.
+    #[must_use]
+    pub fn scopes(&self) -> &[Scope] {
+        &self.parts.scopes
+    }
+
+    /// Whether this scope is among them, compared whole.
+    #[must_use]
+    pub fn has_scope(&self, scope: &Scope) -> bool {
+        self.parts.scopes.binary_search(scope).is_ok()
+    }
+
+    /// The API key's environment.
+    #[must_use]
+    pub fn environment(&self) -> Option<&Environment> {
+        self.parts.environment.as_ref()
+    }
+
+    /// The API key's public id.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.parts.key_id.as_deref()
+    }
+
+    /// Where the credential came from.
+    #[must_use]
+    pub fn credential(&self) -> Credential {
+        self.parts.credential
+    }
+
+    /// When the credential ends, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<UnixSeconds> {
+        self.parts.expires
+    }
+
+    /// The token's `jti`, where it has one.
+    #[must_use]
+    pub fn jti(&self) -> Option<&str> {
+        self.parts.jti.as_deref()
+    }
+
+    /// An identity for the tests of other controls. It exists in tests only.
+    #[cfg(test)]
+    pub(crate) fn for_test(tenant: &str, role: Option<Role>, scopes: &[&str], credential: Credential) -> Self {
+        let kind = match credential {
+            Credential::ApiKey => Kind::ApiKey,
+            Credential::Bearer | Credential::Cookie => Kind::User,
+        };
+        let key_id = (kind == Kind::ApiKey).then(|| "k3yid0000000".to_owned());
+        Self::verified(Parts {
+            tenant: TenantId::parse(tenant).unwrap(),
+            issuer: "main".into(),
+            subject: "u-1".into(),
+            kind,
+            role,
+            scopes: scopes.iter().map(|scope| Scope::parse(scope).unwrap()).collect(),
+            environment: None,
+            key_id,
+            credential,
+            expires: None,
+            jti: None,
+        })
+    }
+
+    /// About how many bytes it takes, for the cache's bound.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [Some(self.subject()), self.key_id(), self.jti()];
+        let texts = texts.into_iter().flatten().fold(0usize, |sum, text| sum.saturating_add(text.len()));
+        let scopes = self
+            .parts
+            .scopes
+            .iter()
+            .fold(0usize, |sum, scope| sum.saturating_add(scope.as_str().len()).saturating_add(32));
+        // Subject and scopes stand in the headers once more, at worst percent-encoded.
+        let told = self.told.iter().flatten().fold(0usize, |sum, (_, value)| sum.saturating_add(value.len()));
+        let texts = texts.saturating_add(scopes).saturating_add(told);
+        texts.saturating_add(self.tenant().as_str().len()).saturating_add(768)
+    }
+}
+
+fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeaderValue> {
+    let Parts {
+        tenant: _,
+        issuer,
+        subject,
+        kind,
+        role,
+        scopes,
+        environment,
+        key_id: _,
+        credential: _,
+        expires: _,
+        jti: _,
+    } = parts;
+    let subject = HeaderValue::from_str(&reserved::percent_encode_value(&format!("{issuer}:{subject}")))?;
+    let mut told = vec![(reserved::SUBJECT, subject), (reserved::KIND, HeaderValue::from_static(kind.as_str()))];
+    if let Some(role) = role {
+        told.push((reserved::ROLE, HeaderValue::from_static(role.as_str())));
+    }
+    if let Some(environment) = environment {
+        told.push((reserved::ENV, HeaderValue::from_str(environment.as_str())?));
+    }
+    if let Some(scopes) = reserved::scopes_value(scopes) {
+        told.push((reserved::SCOPES, HeaderValue::from_str(&scopes)?));
+    }
+    Ok(told)
+}
+
+/// Without the subject: it is a person's name at some issuers.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("tenant", &self.parts.tenant)
+            .field("issuer", &self.parts.issuer)
+            .field("kind", &self.parts.kind)
+            .field("role", &self.parts.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who calls. There is no third state.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// A verified identity.
+    Verified(Arc<Identity>),
+    /// Nobody said who, on a route that is public.
+    Anonymous,
+}
+
+impl Caller {
+    /// The identity, where there is one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Verified(identity) => Some(identity),
+            Self::Anonymous => None,
+        }
+    }
+}
+
+/// The proof that authentication was asked and said yes.
+#[derive(Debug)]
+pub struct Authenticated {
+    caller: Caller,
+}
+
+impl Authenticated {
+    pub(super) const fn new(caller: Caller) -> Self {
+        Self { caller }
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}

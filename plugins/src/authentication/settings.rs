@@ -1,0 +1,163 @@
+//! What the operator writes about credentials: issuers, API keys, and what each route accepts.
+
+use portcullis_api::{At, Environment, Millis, Role, Scope, SecretRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One issuer of tokens, `[issuers.NAME]`. The issuer decides the keys, and a key decides the algorithm.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// The exact `iss`.
+    pub issuer: At<String>,
+    /// Audiences of which the token must carry one.
+    pub audiences: At<Vec<At<String>>>,
+    /// Signature algorithms. HMAC and public-key algorithms do not mix.
+    pub algorithms: At<Vec<At<Algorithm>>>,
+    /// Where its keys are: `{ jwks_url = "https://…" }`, `{ jwks_file = "…" }`, or `{ secret = "file:…" }` for HS256.
+    pub keys: At<Keys>,
+    /// Where the claims that matter stand in the payload.
+    pub claims: Claims,
+    /// The exact `typ` of the token's header; when not written, `JWT`, `at+jwt` or none is accepted.
+    pub typ: Option<At<String>>,
+    /// Longest `exp - iat`.
+    #[serde(default = "max_lifetime")]
+    pub max_lifetime: At<Millis>,
+    /// How far `iat` and `nbf` may lie in the future. `exp` has no leeway.
+    #[serde(default = "clock_skew")]
+    pub clock_skew: At<Millis>,
+    /// Name of the issuer's role → viewer, developer, admin or owner. A role that is not listed is no role. When not
+    /// written, the four names map to themselves.
+    pub roles: Option<std::collections::BTreeMap<String, Role>>,
+    /// Whether a token must name itself by `jti`: `"required"` (default) or `"optional"`, for providers that write none.
+    #[serde(default)]
+    pub jti: Presence,
+    /// The cookie that carries this issuer's tokens for routes that accept `cookie:NAME`. Must start with `__Host-`.
+    pub cookie: Option<At<String>>,
+}
+
+/// Whether something must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It must.
+    #[default]
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// Dotted paths into the token's payload.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// The tenant.
+    pub tenant: At<String>,
+    /// A role name or a list of them.
+    pub roles: Option<At<String>>,
+    /// Space-separated scopes or a list of them.
+    pub scopes: Option<At<String>>,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// A JWKS document fetched over https, refreshed behind the traffic.
+    JwksUrl(String),
+    /// A JWKS file, read again when it changes.
+    JwksFile(std::path::PathBuf),
+    /// A shared secret of at least 32 bytes, for HS256 of an issuer of your own.
+    Secret(SecretRef),
+}
+
+/// Signature algorithms (RFC 7518, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+    /// RSA PKCS#1 v1.5 with SHA-256, 2048 to 8192 bits.
+    RS256,
+    /// RSA-PSS with SHA-256, 2048 to 8192 bits.
+    PS256,
+    /// HMAC with SHA-256, for an issuer with a shared secret.
+    HS256,
+}
+
+const fn max_lifetime() -> At<Millis> {
+    At::nowhere(Millis::from_secs(3600))
+}
+const fn clock_skew() -> At<Millis> {
+    At::nowhere(Millis::from_secs(30))
+}
+
+/// API keys, `[api_keys]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeys {
+    /// The file of key records: keyed hashes, never keys. Written by `portcullis keys issue`, read again when it changes.
+    pub file: At<std::path::PathBuf>,
+    /// The secret that keys the hashes, at least 32 bytes.
+    pub pepper: At<SecretRef>,
+    /// The first part of every key, 2 to 8 of a-z; `pck` when not written.
+    pub brand: Option<At<Environment>>,
+}
+
+/// How a route is authenticated: `accept` or `public`, exactly one of them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// `jwt:ISSUER` (Bearer), `cookie:ISSUER`, `api_key`.
+    pub accept: Option<At<Vec<At<Accept>>>>,
+    /// Why this route needs no credential. A credential that is present must still be valid.
+    pub public: Option<At<String>>,
+    /// Scopes that the caller must all have.
+    #[serde(default)]
+    pub scopes: Vec<At<Scope>>,
+    /// The least role.
+    pub role: Option<At<Role>>,
+    /// API keys must be of this environment.
+    pub environment: Option<At<Environment>>,
+    /// Whether the client's credential reaches the upstream.
+    #[serde(default)]
+    pub credentials: ForwardCredentials,
+}
+
+/// Whether the client's credential reaches the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardCredentials {
+    /// It is removed.
+    #[default]
+    Strip,
+    /// It is passed on as it came.
+    Forward,
+}
+
+/// One kind of credential.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(with = "String")]
+pub enum Accept {
+    /// `jwt:ISSUER`: a Bearer token of this issuer.
+    Jwt(String),
+    /// `cookie:ISSUER`: a token of this issuer in its cookie.
+    Cookie(String),
+    /// `api_key`: in `Authorization: Bearer` or `X-Api-Key`.
+    ApiKey,
+}
+
+impl<'de> Deserialize<'de> for Accept {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.split_once(':') {
+            None if text == "api_key" => Ok(Self::ApiKey),
+            Some(("jwt", issuer)) if !issuer.is_empty() => Ok(Self::Jwt(issuer.to_owned())),
+            Some(("cookie", issuer)) if !issuer.is_empty() => Ok(Self::Cookie(issuer.to_owned())),
+            Some(_) | None => Err(serde::de::Error::custom(format!(
+                "`{text}` is no kind of credential: write `jwt:ISSUER`, `cookie:ISSUER` or `api_key`"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the whole control: credentials on real headers, keys that rotate, a clock that is handed in.
+
+mod differential;
+mod outcomes;
+pub(super) mod rig;
+mod tokens;

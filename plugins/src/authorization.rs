@@ -1,0 +1,250 @@
+//! `authorization`: whether this caller may use this route, and for which tenant the request runs.
+//!
+//! Order: tenant before role before scope, so that a caller of another tenant never learns whether a role would have
+//! been enough. Another tenant's resource is answered exactly like a route that does not exist.
+//!
+//! Invariant: the tenant comes from the verified identity or the host's settings; host and path are only compared
+//! with it.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
+use portcullis_api::{
+    Code, Control, ControlName, Facts, Fault, Issues, Refusal, Role, RouteId, RouteRef, Scope, Strict, TenantId,
+    Verdict,
+};
+
+use crate::authentication::{Auth, Caller};
+
+/// The answer to an unknown route and to another tenant's: one code for both, so that they are byte-identical.
+pub const NOT_FOUND: Code = Code { name: "route.not_found", status: 404, title: "No such route" };
+/// The caller's role is not enough.
+pub const ROLE: Code = Code { name: "authorization.role", status: 403, title: "Your role is not enough for this" };
+/// The caller lacks a scope.
+pub const SCOPE: Code =
+    Code { name: "authorization.scope", status: 403, title: "Your credential lacks a scope for this" };
+
+/// One route as it is written.
+#[derive(Debug, Clone)]
+pub struct Route<'d> {
+    /// Its id and name.
+    pub route: RouteRef,
+    /// Its `auth`.
+    pub auth: &'d Auth,
+    /// Byte range of `auth`, for messages.
+    pub span: std::ops::Range<usize>,
+    /// The host's fixed tenant, `None` where the host says `identity`.
+    pub fixed_tenant: Option<&'d TenantId>,
+    /// Whether the path has a `{tenant}` segment.
+    pub path: TenantInPath,
+}
+
+/// Whether a route's path names a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TenantInPath {
+    /// It has no `{tenant}` segment.
+    Absent,
+    /// One segment is `{tenant}`.
+    Present,
+}
+
+/// Every route.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'d> {
+    /// One entry per route.
+    pub routes: &'d [Route<'d>],
+}
+
+/// What must be known: who calls, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct Sees<'r> {
+    /// The canonical request.
+    pub facts: Facts<'r>,
+    /// The route it takes.
+    pub route: RouteId,
+    /// Who calls.
+    pub caller: &'r Caller,
+    /// The raw segment that `{tenant}` matched.
+    pub path_tenant: Option<&'r str>,
+}
+
+/// The proof that the caller may use the route.
+#[derive(Debug)]
+pub struct Authorized {
+    tenant: Option<TenantId>,
+}
+
+impl Authorized {
+    /// The tenant the request runs for; `None` for an anonymous caller on a host without a fixed tenant.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
+    }
+}
+
+/// A refusal of `authorization`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deny {
+    /// Another tenant's.
+    NotFound,
+    /// Not enough role.
+    Role {
+        /// What the route needs.
+        needed: Role,
+        /// What the caller has.
+        has: Option<Role>,
+    },
+    /// A scope is missing.
+    Scope {
+        /// Every scope that the route needs, space-separated.
+        needed: String,
+    },
+}
+
+impl Refusal for Deny {
+    const CODES: &'static [Code] = &[NOT_FOUND, ROLE, SCOPE];
+
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound => NOT_FOUND,
+            Self::Role { .. } => ROLE,
+            Self::Scope { .. } => SCOPE,
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NotFound => Some("another tenant".into()),
+            Self::Role { needed, has } => {
+                let has = has.map_or("none", Role::as_str);
+                Some(format!("needs role {}, has {has}", needed.as_str()).into())
+            }
+            Self::Scope { needed } => Some(format!("needs scopes {needed}").into()),
+        }
+    }
+
+    fn headers(&self, answer: &mut HeaderMap) {
+        match self {
+            // Nothing: an unknown route has nothing either.
+            Self::NotFound | Self::Role { .. } => {}
+            Self::Scope { needed } => {
+                // RFC 6750 3.1. A scope's grammar has no quote and no backslash.
+                let challenge =
+                    format!("Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{needed}\"");
+                if let Ok(value) = HeaderValue::try_from(challenge) {
+                    answer.insert(WWW_AUTHENTICATE, value);
+                }
+            }
+        }
+    }
+}
+
+/// The compiled control.
+#[derive(Debug)]
+pub struct Authorization {
+    routes: Vec<Option<Rule>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    fixed_tenant: Option<TenantId>,
+    path: TenantInPath,
+    anonymous: Anonymous,
+    role: Option<Role>,
+    scopes: Vec<Scope>,
+}
+
+/// Whether an anonymous caller may be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anonymous {
+    Admitted,
+    Impossible,
+}
+
+const NAME: ControlName = ControlName::new("authorization");
+
+impl Control for Authorization {
+    const NAME: ControlName = NAME;
+    type Settings<'d> = Input<'d>;
+    type Sees<'r> = Sees<'r>;
+    type Proof = Authorized;
+    type Deny = Deny;
+    type Needs = ();
+    type Posture = Strict;
+
+    fn compile(settings: Input<'_>, _needs: &(), issues: &mut Issues) -> Option<Self> {
+        let before = issues.as_slice().len();
+        let slots = settings.routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
+        let mut routes: Vec<Option<Rule>> = Vec::new();
+        routes.resize_with(slots, || None);
+        for route in settings.routes {
+            let anonymous = if route.auth.public.is_some() { Anonymous::Admitted } else { Anonymous::Impossible };
+            if anonymous == Anonymous::Admitted && route.path == TenantInPath::Present && route.fixed_tenant.is_none() {
+                issues.push_help(
+                    "auth.public_tenant_path",
+                    &route.span,
+                    format!("route `{}` is public and has `{{tenant}}` in its path", route.route.name),
+                    "nobody is verified whom the segment could be compared with; write `accept`, or give the host a fixed tenant",
+                );
+            }
+            if let Some(slot) = routes.get_mut(route.route.id.index()) {
+                *slot = Some(Rule {
+                    fixed_tenant: route.fixed_tenant.cloned(),
+                    path: route.path,
+                    anonymous,
+                    role: route.auth.role.as_ref().map(|role| role.value),
+                    scopes: route.auth.scopes.iter().map(|scope| scope.value.clone()).collect(),
+                });
+            }
+        }
+        (issues.as_slice().len() == before).then_some(Self { routes })
+    }
+
+    fn check<'r>(
+        &'r self,
+        sees: Sees<'r>,
+    ) -> impl Future<Output = Result<Verdict<Authorized, Deny>, Fault>> + Send + 'r {
+        std::future::ready(self.decide(sees))
+    }
+}
+
+impl Authorization {
+    fn decide(&self, sees: Sees<'_>) -> Result<Verdict<Authorized, Deny>, Fault> {
+        let Some(rule) = self.routes.get(sees.route.index()).and_then(Option::as_ref) else {
+            return Err(fault("a route without authorization rules"));
+        };
+        let tenant = match sees.caller {
+            Caller::Verified(identity) => Some(identity.tenant()),
+            Caller::Anonymous if rule.anonymous == Anonymous::Admitted => rule.fixed_tenant.as_ref(),
+            Caller::Anonymous => return Err(fault("an anonymous caller on a route that is not public")),
+        };
+        if rule.path == TenantInPath::Present && sees.path_tenant.is_none() {
+            return Err(fault("a path with {tenant} of which no segment was matched"));
+        }
+        let bound = rule.fixed_tenant.as_ref().is_none_or(|fixed| tenant == Some(fixed))
+            && sees.path_tenant.is_none_or(|segment| tenant.is_some_and(|tenant| tenant.as_str() == segment));
+        if !bound {
+            return Ok(Verdict::Deny(Deny::NotFound));
+        }
+        let identity = sees.caller.identity();
+        if let Some(needed) = rule.role {
+            let has = identity.and_then(crate::authentication::Identity::role);
+            if has.is_none_or(|has| has < needed) {
+                return Ok(Verdict::Deny(Deny::Role { needed, has }));
+            }
+        }
+        if !rule.scopes.iter().all(|scope| identity.is_some_and(|identity| identity.has_scope(scope))) {
+            let needed = rule.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+            return Ok(Verdict::Deny(Deny::Scope { needed }));
+        }
+        Ok(Verdict::Pass(Authorized { tenant: tenant.cloned() }))
+    }
+}
+
+fn fault(what: &'static str) -> Fault {
+    Fault { control: NAME, what: what.into(), retry_after_s: 1 }
+}
+
+#[cfg(test)]
+#[path = "authorization_tests.rs"]
+mod tests;
