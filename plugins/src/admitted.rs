@@ -1,0 +1,95 @@
+//! The proof that every control was asked.
+//!
+//! Invariant: `Admitted::new` takes one proof of each kind and there is no other constructor. Adding a control means
+//! adding its proof here; the compiler then leads to the one place that must ask it.
+
+use portcullis_api::{Cleared, TenantId};
+
+use crate::{
+    authentication::{Authenticated, Caller},
+    authorization::Authorized,
+    bans::NotBanned,
+    burst::Burst,
+    csrf::SameSite,
+    ip_allowlist::{AddressAllowed, TenantAddressAllowed},
+    quota::Quota,
+    rate_limit::{Counted, RateLimit},
+    waf::{Inspected, Waf},
+};
+
+/// A request that every control has let through. Only this can be injected and forwarded.
+pub struct Admitted {
+    authenticated: Authenticated,
+    authorized: Authorized,
+    rate_limit: Cleared<RateLimit>,
+    quota: Cleared<Quota>,
+    waf: Cleared<Waf>,
+}
+
+/// One proof of each kind, in the order of the journey.
+pub struct Proofs {
+    /// Site and route admit the address.
+    pub address: AddressAllowed,
+    /// The client is not blocked.
+    pub not_banned: NotBanned,
+    /// The client keeps within the burst.
+    pub burst: Cleared<Burst>,
+    /// The client keeps within the limits that need no identity.
+    pub rate_limit: Cleared<RateLimit>,
+    /// Who calls.
+    pub authenticated: Authenticated,
+    /// A cookie's request comes from our own pages.
+    pub same_site: SameSite,
+    /// The caller may use this route, in this tenant.
+    pub authorized: Authorized,
+    /// The tenant admits the address.
+    pub tenant_address: TenantAddressAllowed,
+    /// The caller keeps within the limits that need an identity.
+    pub quota: Cleared<Quota>,
+    /// What the request carries was judged, or is held back until it is.
+    pub waf: Cleared<Waf>,
+}
+
+impl Admitted {
+    /// Puts the proofs together.
+    #[must_use]
+    pub fn new(proofs: Proofs) -> Self {
+        // Exhaustive on purpose: a proof that is added above must be taken here.
+        let Proofs {
+            address: _,
+            not_banned: _,
+            burst: _,
+            rate_limit,
+            authenticated,
+            same_site: _,
+            authorized,
+            tenant_address: _,
+            quota,
+            waf,
+        } = proofs;
+        Self { authenticated, authorized, rate_limit, quota, waf }
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        self.authenticated.caller()
+    }
+
+    /// The tenant the request runs for; `None` on a public route of a host without a fixed tenant.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.authorized.tenant()
+    }
+
+    /// What the limits counted, for the `RateLimit` fields of the answer.
+    pub fn counted(&self) -> impl Iterator<Item = &Counted> {
+        self.rate_limit.proof().into_iter().chain(self.quota.proof())
+    }
+
+    /// What the content inspection found; `None` when it is off, or in shadow after a refusal.
+    #[must_use]
+    pub fn inspected(&self) -> Option<&Inspected> {
+        self.waf.proof()
+    }
+}

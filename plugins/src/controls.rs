@@ -1,0 +1,278 @@
+//! The compiled set: one named field a control, called in a straight line by the gateway's journey.
+//!
+//! Adding a control: a field here, its settings in [`Inputs`], its proof in [`crate::admitted::Proofs`].
+
+use std::{collections::BTreeMap, hash::RandomState, sync::Arc};
+
+use arc_swap::ArcSwap;
+use portcullis_api::{
+    At, Clock, Control, Gate, Issues, Layers, Micros, RouteRef, Scoped, Switch, TenantId, UnixSeconds,
+};
+
+use crate::{
+    authentication::{
+        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, VerifiedCache,
+    },
+    authorization::{self, Authorization},
+    bans::{self, BanTable, Bans},
+    burst::{self, Burst},
+    cors,
+    csrf::{self, Csrf},
+    ip_allowlist::{self, IpAllowlist, TenantIpAllowlist},
+    quota::Quota,
+    rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
+    waf::{self, Waf},
+};
+
+/// Every control of a snapshot.
+#[expect(missing_docs, reason = "each is documented in its own module")]
+pub struct Controls {
+    pub ip_allowlist: Gate<IpAllowlist>,
+    pub bans: Gate<Bans>,
+    pub burst: Gate<Burst>,
+    pub rate_limit: Gate<RateLimit>,
+    pub authentication: Gate<Authentication>,
+    pub csrf: Gate<Csrf>,
+    pub authorization: Gate<Authorization>,
+    pub tenant_ip_allowlist: Gate<TenantIpAllowlist>,
+    pub quota: Gate<Quota>,
+    pub waf: Gate<Waf>,
+}
+
+/// What the document says to the controls.
+pub struct Inputs<'d> {
+    /// `controls.ip_allowlist`.
+    pub ip_allowlist: &'d ip_allowlist::Settings,
+    /// `controls.burst`.
+    pub burst: &'d Switch<burst::Settings>,
+    /// `controls.waf`.
+    pub waf: &'d Switch<waf::Settings>,
+    /// `[issuers]`.
+    pub issuers: &'d BTreeMap<String, Issuer>,
+    /// `[api_keys]`.
+    pub api_keys: Option<&'d ApiKeys>,
+    /// `[limits]`.
+    pub limits: &'d BTreeMap<String, Limit>,
+    /// Every route, in the order of their ids.
+    pub routes: Vec<RouteInput<'d>>,
+    /// Every tenant that the document names.
+    pub tenants: Vec<TenantInput<'d>>,
+}
+
+/// What one route says to the controls.
+pub struct RouteInput<'d> {
+    /// Its id and name.
+    pub route: RouteRef,
+    /// How it is authenticated.
+    pub auth: &'d At<Auth>,
+    /// Its limits by name.
+    pub limits: &'d [At<String>],
+    /// Its class.
+    pub class: Option<rate_limit::Class>,
+    /// Its own address list.
+    pub ip_allowlist: Option<&'d ip_allowlist::Settings>,
+    /// Its own numbers for content.
+    pub waf: Option<&'d waf::Override>,
+    /// The tenant of its host, where that is fixed.
+    pub fixed_tenant: Option<&'d TenantId>,
+    /// Whether its path has a `{tenant}` segment.
+    pub tenant_in_path: authorization::TenantInPath,
+    /// The cross-origin rules of its host.
+    pub cors: Option<&'d cors::Settings>,
+}
+
+/// What one tenant's two layers say to the controls.
+pub struct TenantInput<'d> {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its address lists.
+    pub ip_allowlist: Layers<'d, ip_allowlist::Tenant>,
+    /// Its limits by name.
+    pub limits: Layers<'d, BTreeMap<String, TenantLimit>>,
+    /// Its numbers for content.
+    pub waf: Layers<'d, waf::Override>,
+}
+
+/// Stores and clocks. They outlive every snapshot.
+#[derive(Clone)]
+pub struct Needs {
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Who is blocked.
+    pub bans: Arc<BanTable>,
+    /// Counters of limits, in this process or shared.
+    pub limits: rate_limit::Needs,
+    /// Counters of `burst`: a table of its own, so that a flood of addresses pushes no quota out.
+    pub burst: burst::Needs,
+    /// The issuers' keys.
+    pub key_sets: Arc<dyn KeySets>,
+    /// API keys.
+    pub api_keys: Arc<ArcSwap<ApiKeyTable>>,
+    /// Verified tokens.
+    pub cache: Arc<VerifiedCache>,
+}
+
+impl Controls {
+    /// Compiles every control. All of them are tried, so that every issue is found.
+    #[must_use]
+    pub fn compile(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Self> {
+        let (ip_allowlist, tenant_ip_allowlist) = ip_allowlist(inputs, issues);
+        let bans = bans(inputs, needs, issues);
+        let burst = match inputs.burst {
+            Switch::Off => Some(Gate::off()),
+            Switch::On(settings) => {
+                Burst::compile(settings, &needs.burst, issues).map(|burst| Gate::adjustable(burst, settings.mode))
+            }
+        };
+        let (rate_limit, quota) = limits(inputs, needs, issues);
+        let authentication = authentication(inputs, needs, issues);
+        let csrf: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.cors)).collect();
+        let csrf = Csrf::compile(csrf::Input { routes: &csrf }, &(), issues);
+        let authorization = authorization(inputs, issues);
+        let waf = waf(inputs, issues);
+        Some(Self {
+            ip_allowlist: Gate::strict(ip_allowlist?),
+            bans: Gate::strict(bans?),
+            burst: burst?,
+            rate_limit: Gate::adjustable(rate_limit?, portcullis_api::Mode::Enforce),
+            authentication: Gate::strict(authentication?),
+            csrf: Gate::strict(csrf?),
+            authorization: Gate::strict(authorization?),
+            tenant_ip_allowlist: Gate::strict(tenant_ip_allowlist?),
+            quota: Gate::adjustable(quota?, portcullis_api::Mode::Enforce),
+            waf: waf?,
+        })
+    }
+}
+
+fn ip_allowlist(inputs: &Inputs<'_>, issues: &mut Issues) -> (Option<IpAllowlist>, Option<TenantIpAllowlist>) {
+    let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.ip_allowlist)).collect();
+    let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.ip_allowlist)).collect();
+    let scoped = Scoped { site: inputs.ip_allowlist, routes: &routes, tenants: &tenants };
+    (IpAllowlist::compile(scoped, &(), issues), TenantIpAllowlist::compile(scoped, &(), issues))
+}
+
+/// The numbers of blocks stand with the content limits; without those only `burst` makes violations, by the defaults.
+fn bans(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Bans> {
+    let needs = bans::Needs { table: needs.bans.clone(), clock: needs.clock.clone() };
+    match inputs.waf {
+        Switch::Off => Bans::compile(&waf::Violations::default(), &needs, issues),
+        Switch::On(settings) => Bans::compile(&settings.violations, &needs, issues),
+    }
+}
+
+fn limits(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> (Option<RateLimit>, Option<Quota>) {
+    let Some(rules) = rules(inputs, issues) else { return (None, None) };
+    (RateLimit::compile(rules.clone(), &needs.limits, issues), Quota::compile(rules, &needs.limits, issues))
+}
+
+fn rules(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Arc<Rules>> {
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|route| RouteLimits {
+            route: &route.route,
+            names: route.limits,
+            class: route.class,
+            api_keys: api_key_callers(&route.auth.value),
+        })
+        .collect();
+    let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.limits)).collect();
+    let input = rate_limit::Input { limits: inputs.limits, routes: &routes, tenants: &tenants };
+    Rules::compile(input, issues)
+}
+
+fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
+    let accepts = auth.accept.iter().flat_map(|accept| &accept.value).any(|accept| accept.value == Accept::ApiKey);
+    if accepts { ApiKeyCallers::Accepted } else { ApiKeyCallers::Refused }
+}
+
+fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Authentication> {
+    let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.auth)).collect();
+    let input = authentication::Input { issuers: inputs.issuers, api_keys: inputs.api_keys, routes: &routes };
+    let needs = authentication::Needs {
+        key_sets: needs.key_sets.clone(),
+        api_keys: needs.api_keys.clone(),
+        clock: needs.clock.clone(),
+        cache: needs.cache.clone(),
+    };
+    Authentication::compile(input, &needs, issues)
+}
+
+fn authorization(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Authorization> {
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|route| authorization::Route {
+            route: route.route.clone(),
+            auth: &route.auth.value,
+            fixed_tenant: route.fixed_tenant,
+            path: route.tenant_in_path,
+            span: route.auth.span.clone(),
+        })
+        .collect();
+    Authorization::compile(authorization::Input { routes: &routes }, &(), issues)
+}
+
+fn waf(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Gate<Waf>> {
+    let settings = match inputs.waf {
+        Switch::Off => return Some(Gate::off()),
+        Switch::On(settings) => settings,
+    };
+    let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.waf)).collect();
+    let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.waf)).collect();
+    let input = waf::Input { site: settings, routes: &routes, tenants: &tenants };
+    Waf::compile(input, &(), issues).map(|waf| Gate::adjustable(waf, settings.mode))
+}
+
+/// Every control's own checks of a document, for `portcullis check`: no store, no key, no clock is needed.
+pub fn lint(inputs: &Inputs<'_>, issues: &mut Issues) {
+    // Compiled for its issues alone.
+    let _checked = Controls::compile(inputs, &Needs::detached(), issues);
+}
+
+/// What is in order and yet worth a look, for `portcullis check`; nothing for a document that is not in order.
+#[must_use]
+pub fn notes(inputs: &Inputs<'_>) -> Vec<String> {
+    let Some(rules) = rules(inputs, &mut Issues::default()) else { return Vec::new() };
+    let unused = rules.unused().map(|name| format!("limit `{name}` is defined, and no route is under it"));
+    let allowing = rules.allowing().map(|(name, reason)| {
+        format!("limit `{name}` lets requests pass while its store is away: {}", reason.escape_debug())
+    });
+    unused.chain(allowing).collect()
+}
+
+impl Needs {
+    /// Stores that hold nothing and a clock that stands: enough to compile, and useless for anything else.
+    fn detached() -> Self {
+        struct Still;
+        impl Clock for Still {
+            fn now(&self) -> Micros {
+                0
+            }
+            fn unix(&self) -> UnixSeconds {
+                0
+            }
+        }
+        struct NoKeys;
+        impl KeySets for NoKeys {
+            fn of(&self, _issuer: &str) -> Arc<ArcSwap<KeySetState>> {
+                Arc::new(ArcSwap::from_pointee(KeySetState::Missing { why: "detached".into() }))
+            }
+            fn unknown_kid(&self, _issuer: &str) {}
+        }
+        Self {
+            clock: Arc::new(Still),
+            bans: Arc::new(BanTable::new(&waf::Violations::default(), RandomState::new())),
+            limits: rate_limit::Needs::in_memory(Arc::new(Still), Arc::new(Table::new(8))),
+            burst: burst::Needs {
+                clock: Arc::new(Still),
+                table: Arc::new(Table::new(8)),
+                hasher: Arc::new(KeyHasher::process()),
+            },
+            key_sets: Arc::new(NoKeys),
+            api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
+            cache: Arc::new(VerifiedCache::new(1 << 10)),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What may pass: the controls, the strict parsers they stand on, and the proof that all of them were asked.
+//!
+//! Direction: knows the vocabulary (`portcullis-api`) and nothing else of ours. No proxy, no file, no clock of its own.
+
+pub mod admitted;
+pub mod authentication;
+pub mod authorization;
+pub mod bans;
+pub mod burst;
+pub mod canonical;
+pub mod controls;
+pub mod cors;
+pub mod csrf;
+pub mod ip_allowlist;
+pub mod quota;
+pub mod rate_limit;
+pub mod reserved;
+pub mod waf;
+
+#[cfg(test)]
+mod testing;
