@@ -1,0 +1,239 @@
+//! A document that was found right: everything the gateway builds a snapshot from, but the compiled controls.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use http::HeaderValue;
+use portcullis_api::{Environment, Millis, Secret, TenantId, Topology};
+use portcullis_plugins::{authentication::Algorithm, cors};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    document::{AccessLog, Bounds, TlsVersion, UpstreamProtocol},
+    pattern::HostPattern,
+    router::Router,
+};
+
+/// Everything a document says, resolved and checked.
+///
+/// Invariant: only [`crate::settle`] makes one, and only when it found no issue.
+#[derive(Debug)]
+pub struct Settled {
+    /// At least one.
+    pub listeners: Vec<ListenerSpec>,
+    /// The certificate of each host that has one; every host has, where a listener speaks TLS.
+    pub certificates: HashMap<HostPattern, Arc<CertifiedKey>>,
+    /// From host and path to a route.
+    pub router: Router,
+    /// Cross-origin rules; hosts refer to them by index.
+    pub cors: Vec<cors::Settings>,
+    /// At least one; routes refer to them by index.
+    pub upstreams: Vec<UpstreamSpec>,
+    /// The operator's listener.
+    pub admin: Option<AdminSpec>,
+    /// Logs.
+    pub log: LogSpec,
+    /// Shared state.
+    pub stores: StoresSpec,
+    /// Who issues tokens, by name.
+    pub issuers: BTreeMap<String, IssuerSpec>,
+    /// API keys.
+    pub api_keys: Option<ApiKeysSpec>,
+    /// Every tenant the document names, in `[tenants]` or as the fixed tenant of a host.
+    pub tenants: Vec<TenantId>,
+}
+
+/// A socket that clients connect to.
+#[derive(Debug, Clone)]
+pub struct ListenerSpec {
+    /// Its name in the document.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whom to believe about the client's address.
+    pub topology: Topology,
+    /// The oldest TLS version; `None` is plain, on loopback only.
+    pub tls: Option<TlsVersion>,
+    /// Bounds on connections and heads.
+    pub bounds: Bounds,
+}
+
+/// An app behind the gateway.
+#[derive(Debug, Clone)]
+pub struct UpstreamSpec {
+    /// Its name in the document.
+    pub name: Arc<str>,
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// TLS to the servers.
+    pub tls: Option<UpstreamTlsSpec>,
+    /// What the servers speak.
+    pub protocol: UpstreamProtocol,
+    /// How to find out whether a server is well.
+    pub health: Option<HealthSpec>,
+    /// To connect, with TLS.
+    pub connect_timeout: Millis,
+    /// To the first byte of the answer and between two pieces of it.
+    pub response_timeout: Millis,
+    /// To write a piece of the request.
+    pub write_timeout: Millis,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Millis,
+    /// Further attempts, 0 to 5.
+    pub retries_max: u32,
+}
+
+/// Where a server of an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// An address and port.
+    Address(SocketAddr),
+    /// A name to be resolved behind the traffic, and a port.
+    Name {
+        /// Lower case.
+        host: String,
+        /// More than zero.
+        port: u16,
+    },
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// TLS to the servers of an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamTlsSpec {
+    /// The name in their certificate; never empty, because Pingora verifies nothing without one.
+    pub sni: String,
+    /// Who signs it.
+    pub ca: UpstreamCaSpec,
+}
+
+/// Whose signature on an upstream's certificate is believed.
+#[derive(Debug, Clone)]
+pub enum UpstreamCaSpec {
+    /// The roots of the system.
+    System,
+    /// These certificates; at least one, and each was parsed as X.509.
+    Certificates(Vec<CertificateDer<'static>>),
+}
+
+/// How to find out whether a server is well.
+#[derive(Debug, Clone)]
+pub struct HealthSpec {
+    /// A path that must answer 200; a TCP connection is enough without.
+    pub path: Option<String>,
+    /// Between two checks.
+    pub interval: Millis,
+    /// For one check.
+    pub timeout: Millis,
+}
+
+/// The operator's listener.
+#[derive(Debug, Clone)]
+pub struct AdminSpec {
+    /// Loopback.
+    pub address: SocketAddr,
+    /// At least 32 bytes.
+    pub token: Option<Secret>,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct LogSpec {
+    /// Where the access log goes; a file's path is resolved.
+    pub access: AccessLog,
+    /// At least 32 bytes.
+    pub pseudonym_key: Option<Secret>,
+}
+
+/// Shared state.
+#[derive(Debug, Clone)]
+pub struct StoresSpec {
+    /// Where limits count.
+    pub counters: Counters,
+    /// How long a check may wait for the store.
+    pub deadline: Millis,
+    /// How many gateways share it.
+    pub instances: NonZeroU32,
+    /// First part of every key in it: 1 to 32 of a-z, 0-9, `-` and `_`.
+    pub prefix: String,
+    /// Hides what is counted; at least 32 bytes. There is one wherever `counters` is a Redis.
+    pub key: Option<Secret>,
+}
+
+/// Where limits count.
+#[derive(Debug, Clone)]
+pub enum Counters {
+    /// In this process.
+    Memory,
+    /// In the Redis of this URL, `redis://` or `rediss://`, in UTF-8.
+    Redis(Secret),
+}
+
+/// An issuer's keys and what they may sign with. Its claims and audiences stay in the document.
+#[derive(Debug, Clone)]
+pub struct IssuerSpec {
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// Its signature algorithms.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// Where an issuer's keys are, resolved.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// Fetched and refreshed behind the traffic.
+    JwksUrl(String),
+    /// Read again when it changes; the path is resolved, and it was there.
+    JwksFile(PathBuf),
+    /// A shared secret, at least 32 bytes.
+    Secret(Secret),
+}
+
+/// API keys.
+#[derive(Debug, Clone)]
+pub struct ApiKeysSpec {
+    /// The file of key records, resolved. It need not exist: `portcullis keys issue` makes it.
+    pub path: PathBuf,
+    /// Keys the hashes; at least 32 bytes.
+    pub pepper: Secret,
+    /// The first part of every key.
+    pub brand: Environment,
+}
+
+/// The security headers of a host's answers, ready to be sent. The default is for requests whose host is unknown.
+#[derive(Debug, Clone)]
+pub struct SecurityHeaderValues {
+    /// `Strict-Transport-Security`, over TLS only.
+    pub strict_transport_security: HeaderValue,
+    /// `Content-Security-Policy`, where the upstream sends none.
+    pub content_security_policy: HeaderValue,
+    /// `X-Frame-Options`.
+    pub x_frame_options: HeaderValue,
+    /// `Referrer-Policy`.
+    pub referrer_policy: HeaderValue,
+}
+
+impl Default for SecurityHeaderValues {
+    fn default() -> Self {
+        Self {
+            strict_transport_security: HeaderValue::from_static("max-age=31536000"),
+            content_security_policy: HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+            x_frame_options: HeaderValue::from_static("DENY"),
+            referrer_policy: HeaderValue::from_static("no-referrer"),
+        }
+    }
+}
