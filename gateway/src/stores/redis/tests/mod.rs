@@ -1,0 +1,7 @@
+//! Against a real redis-server, which each test starts on a port of its own.
+
+mod away;
+mod counting;
+mod server;
+mod tls;
+mod whole;
