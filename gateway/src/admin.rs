@@ -1,0 +1,151 @@
+//! The operator's listener: probes, metrics, and with a token bans, decisions and reload state. Loopback only.
+
+use std::{net::IpAddr, sync::Arc};
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use portcullis_api::{Clock, Secret};
+use serde_json::json;
+
+use crate::{boot::Runtime, stores::redis::Health};
+
+/// Answers the operator.
+pub(crate) struct Admin {
+    /// What it reports on.
+    pub(crate) runtime: Arc<Runtime>,
+    /// The bearer token of `/admin/v1`.
+    pub(crate) token: Option<Secret>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        #[expect(clippy::disallowed_methods, reason = "these pages are the gateway's own: nothing is forwarded by it")]
+        let path = head.uri.path();
+        match (&head.method, path) {
+            (&Method::GET, "/livez") => text(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+            (&Method::GET, "/readyz") => self.ready(),
+            (&Method::GET, "/metrics") => self.metrics(),
+            (method, _) => match path.strip_prefix("/admin/v1/") {
+                Some(rest) if self.authorized(session) => self.admin(method, rest),
+                Some(_) => text(StatusCode::UNAUTHORIZED, "text/plain", b"the admin token is needed\n".to_vec()),
+                None => text(StatusCode::NOT_FOUND, "text/plain", b"no such page\n".to_vec()),
+            },
+        }
+    }
+}
+
+impl Admin {
+    fn authorized(&self, session: &ServerSession) -> bool {
+        let Some(token) = &self.token else { return false };
+        let mut values = session.req_header().headers.get_all(header::AUTHORIZATION).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.as_bytes().strip_prefix(b"Bearer ").is_some_and(|given| token.equals(given)),
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    fn ready(&self) -> Response<Vec<u8>> {
+        let gateway = &self.runtime.gateway;
+        let snapshot = gateway.snapshot.load();
+        let upstreams: serde_json::Map<String, serde_json::Value> =
+            snapshot.upstreams.iter().map(|upstream| (upstream.name.to_string(), json!(upstream.is_up()))).collect();
+        let store =
+            self.runtime.redis.as_ref().map_or_else(|| "memory".to_owned(), |redis| store_health(&redis.health()));
+        // A store that is away or an upstream that is down is shown, and does not take the gateway out of rotation:
+        // each rule has its posture, and each upstream its 503.
+        json(
+            StatusCode::OK,
+            &json!({ "ready": true, "generation": snapshot.generation, "counters": store, "upstreams": upstreams }),
+        )
+    }
+
+    fn metrics(&self) -> Response<Vec<u8>> {
+        let gateway = &self.runtime.gateway;
+        let blocked = gateway.bans.list(gateway.clock.now_micros()).len();
+        gateway.metrics.blocks_active.set(i64::try_from(blocked).unwrap_or(i64::MAX));
+        if let Some(redis) = &self.runtime.redis {
+            gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
+        }
+        text(StatusCode::OK, "text/plain; version=0.0.4", gateway.metrics.render())
+    }
+
+    fn admin(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
+        let gateway = &self.runtime.gateway;
+        let now = gateway.clock.now_micros();
+        match (method, path.split_once('/')) {
+            (&Method::GET, None) if path == "bans" => {
+                let bans: Vec<_> = gateway
+                    .bans
+                    .list(now)
+                    .iter()
+                    .map(|ban| json!({ "client": ban.client.to_string(), "reason": ban.code, "remaining_s": ban.remaining_s(now) }))
+                    .collect();
+                json(StatusCode::OK, &json!({ "bans": bans }))
+            }
+            (&Method::DELETE, Some(("bans", address))) => self.lift(address),
+            (&Method::GET, Some(("decisions", request_id))) => match gateway.decisions.find(request_id) {
+                Some(line) => text(StatusCode::OK, "application/json", line.to_vec()),
+                None => json(
+                    StatusCode::NOT_FOUND,
+                    &json!({ "error": "no refusal of this request id is kept; passed requests are in the access log" }),
+                ),
+            },
+            _ => json(StatusCode::NOT_FOUND, &json!({ "error": "no such page" })),
+        }
+    }
+
+    fn lift(&self, address: &str) -> Response<Vec<u8>> {
+        let gateway = &self.runtime.gateway;
+        let Ok(ip) = address.parse::<IpAddr>() else {
+            return json(StatusCode::BAD_REQUEST, &json!({ "error": "that is no address" }));
+        };
+        let lifted = gateway.bans.lift(counted(ip));
+        if !lifted {
+            return json(StatusCode::NOT_FOUND, &json!({ "error": "this client is not blocked" }));
+        }
+        tracing::warn!(
+            event = "bans.lifted",
+            client = gateway.pseudonyms.ip(ip),
+            at = gateway.clock.unix(),
+            "an operator lifted a block"
+        );
+        json(StatusCode::OK, &json!({ "lifted": true }))
+    }
+}
+
+/// The client that an address belongs to, as it is counted: any address of a /64 names it.
+fn counted(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn store_health(health: &Health) -> String {
+    match health {
+        Health::Healthy => "healthy".to_owned(),
+        Health::Degraded { since, why } => {
+            let seconds = since.elapsed().map_or(0, |elapsed| elapsed.as_secs());
+            format!("degraded for {seconds}s: {why}")
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Vec<u8>> {
+    let mut bytes = value.to_string().into_bytes();
+    bytes.push(b'\n');
+    text(status, "application/json", bytes)
+}
+
+fn text(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let length = response.body().len();
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}

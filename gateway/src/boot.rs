@@ -1,0 +1,399 @@
+//! From a configuration file to a running gateway, and from a changed file to the next snapshot.
+
+use std::{
+    hash::RandomState,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use pingora_core::{server::configuration::ServerConf, services::listening::Service};
+use pingora_proxy::HttpProxy;
+use portcullis_api::{Clock, Issues};
+use portcullis_config::{
+    AdminSpec, Counters, Document, HostPattern, ListenerSpec, Report, Settled, StoresSpec, TlsVersion,
+};
+use portcullis_plugins::{
+    authentication::{CACHE_BYTES, VerifiedCache},
+    bans::BanTable,
+    burst,
+    controls::{self, Controls},
+    rate_limit::{self, KeyHasher, SLOTS, Table},
+    waf,
+};
+use rustls::{server::ProducesTickets, sign::CertifiedKey};
+
+use crate::{
+    access_log::AccessLog,
+    body::Budget,
+    clock::SystemClock,
+    decisions::Decisions,
+    edge::{self, EdgeEvents, ListenerRuntime, ListenerSettings, TlsTable},
+    edge_events::MeteredEvents,
+    gateway::{Gateway, Proxy},
+    key_sets::{ApiKeyFile, ReadApiKeys, Registry},
+    metrics::Metrics,
+    pseudonym::Pseudonyms,
+    snapshot::Snapshot,
+    stores::redis::{Options, RedisCounters},
+};
+
+/// What outlives every snapshot, and what a reload needs.
+pub(crate) struct Runtime {
+    /// What requests use.
+    pub(crate) gateway: Arc<Gateway>,
+    /// Issuers' keys.
+    pub(crate) key_sets: Arc<Registry>,
+    /// API keys.
+    pub(crate) api_keys: Arc<ApiKeyFile>,
+    /// The listeners, each with its certificates.
+    listeners: Vec<Arc<ListenerRuntime>>,
+    certificates: Certificates,
+    /// The shared store, where one is configured.
+    pub(crate) redis: Option<Arc<RedisCounters>>,
+    /// What the shared store's connection lives on.
+    _store_runtime: Option<tokio::runtime::Runtime>,
+    /// What a restart is needed for.
+    fixed: Fixed,
+    needs: controls::Needs,
+    path: PathBuf,
+}
+
+/// The parts of a configuration that are taken at the start only. A reload that changes one is refused: it would
+/// otherwise be read and ignored.
+#[derive(PartialEq)]
+struct Fixed {
+    listeners: Vec<String>,
+    admin: Option<(std::net::SocketAddr, Option<Vec<u8>>)>,
+    log: String,
+    pseudonym_key: Option<Vec<u8>>,
+    stores: String,
+    store_key: Option<Vec<u8>>,
+    counters: Vec<u8>,
+}
+
+impl Fixed {
+    fn of(settled: &Settled) -> Self {
+        let expose = |secret: &portcullis_api::Secret| secret.expose().to_vec();
+        let stores = &settled.stores;
+        Self {
+            listeners: settled
+                .listeners
+                .iter()
+                .map(|l| format!("{} {} {:?} {} {:?}", l.name, l.address, l.topology, l.tls.is_some(), l.bounds))
+                .collect(),
+            admin: settled.admin.as_ref().map(|admin| (admin.address, admin.token.as_ref().map(expose))),
+            log: format!("{:?}", settled.log.access),
+            pseudonym_key: settled.log.pseudonym_key.as_ref().map(expose),
+            stores: format!("{} {} {}", stores.deadline, stores.instances, stores.prefix),
+            store_key: stores.key.as_ref().map(expose),
+            counters: match &stores.counters {
+                Counters::Memory => Vec::new(),
+                Counters::Redis(url) => expose(url),
+            },
+        }
+    }
+}
+
+/// Reads and settles a file. With `controls`, every control's own checks are made too.
+///
+/// # Errors
+/// Every reason why not.
+pub(crate) fn read(path: &Path) -> Result<(Document, Settled, String), Report> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let mut issues = Issues::default();
+        issues.push("document.unreadable", &(0..0), format!("the file cannot be read: {error}"));
+        Report::new("", path, issues)
+    })?;
+    let document = portcullis_config::parse(&text, path)?;
+    let mut issues = Issues::default();
+    let base = path.parent().unwrap_or(Path::new("."));
+    let settled = portcullis_config::settle(&document, base, &mut issues);
+    let Some(settled) = settled.filter(|_| issues.is_empty()) else {
+        // The controls have their say too, so that every mistake is shown at once.
+        controls::lint(&portcullis_config::control_inputs(&document), &mut issues);
+        return Err(Report::new(&text, path, issues));
+    };
+    controls::lint(&portcullis_config::control_inputs(&document), &mut issues);
+    if issues.is_empty() { Ok((document, settled, text)) } else { Err(Report::new(&text, path, issues)) }
+}
+
+/// Reads the key files that a configuration names, as a start would.
+///
+/// # Errors
+/// Every file that gives no usable key.
+pub(crate) fn read_keys(settled: &Settled) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
+    Arc::new(Registry::new(metrics)?).prepare(&settled.issuers).map_err(|failed| unusable(&failed))?;
+    read_api_keys(&ApiKeyFile::default(), settled).map(|_read| ())
+}
+
+impl Runtime {
+    /// Builds everything but the listeners.
+    ///
+    /// # Errors
+    /// Every reason why not.
+    pub(crate) fn start(path: &Path) -> anyhow::Result<(Self, Option<AdminSpec>)> {
+        let (document, settled, _text) = read(path)?;
+        let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
+        let clock = Arc::new(SystemClock::start());
+        let key_sets = Arc::new(Registry::new(metrics.clone())?);
+        let prepared = Arc::new(key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
+        key_sets.adopt(&prepared);
+        let api_keys = Arc::new(ApiKeyFile::default());
+        api_keys.adopt(read_api_keys(&api_keys, &settled)?);
+        let (store_runtime, redis) = shared_store(&settled.stores)?;
+        let bans = Arc::new(BanTable::new(&violations(&document), RandomState::new()));
+        let limits = limits(&settled.stores, &clock, redis.as_ref())?;
+        let burst = burst_counters(clock.clone());
+        let needs = controls::Needs {
+            clock: clock.clone(),
+            bans: bans.clone(),
+            limits,
+            burst,
+            key_sets: prepared,
+            api_keys: api_keys.table.clone(),
+            cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
+        };
+        let mut issues = Issues::default();
+        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
+            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let pseudonyms = Pseudonyms::new(settled.log.pseudonym_key.as_ref())?;
+        let access = AccessLog::start(&settled.log.access, metrics.log_dropped.with_label_values(&["access"]))
+            .context("the access log could not be opened")?;
+        let certificates = Certificates::new(&settled)?;
+        let events: Arc<dyn EdgeEvents> = Arc::new(MeteredEvents(metrics.clone()));
+        let listeners = settled
+            .listeners
+            .iter()
+            .enumerate()
+            .map(|(index, listener)| certificates.listener(index, listener, events.clone()))
+            .collect();
+        let fixed = Fixed::of(&settled);
+        let admin = settled.admin.clone();
+        let cookies = cookies(&document);
+        report_certificates(&settled, &metrics);
+        let snapshot = Snapshot::build(1, settled, cookies, controls).map_err(|error| anyhow!("{error}"))?;
+        metrics.generation.set(1);
+        metrics.reload_ok.set(1);
+        metrics.reload_time.set(unix(&clock));
+        metrics.store_up.set(1);
+        let gateway = Arc::new(Gateway {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            bans,
+            clock,
+            held: Budget::default(),
+            metrics,
+            access,
+            decisions: Decisions::default(),
+            pseudonyms,
+        });
+        let runtime = Self {
+            gateway,
+            key_sets,
+            api_keys,
+            listeners,
+            certificates,
+            redis,
+            _store_runtime: store_runtime,
+            fixed,
+            needs,
+            path: path.to_owned(),
+        };
+        Ok((runtime, admin))
+    }
+
+    /// Reads the file again and swaps the snapshot, or keeps the old one and says why.
+    pub(crate) async fn reload(&self) {
+        let metrics = &self.gateway.metrics;
+        // Whatever comes of the configuration: the signal is also how a renamed log is told.
+        self.gateway.access.reopen();
+        match self.next().await {
+            Ok(generation) => {
+                metrics.reloads.with_label_values(&["ok"]).inc();
+                metrics.reload_ok.set(1);
+                metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+                metrics.reload_time.set(unix(&self.gateway.clock));
+                tracing::info!(event = "config.reloaded", generation, "the new configuration is in force");
+            }
+            Err(why) => {
+                metrics.reloads.with_label_values(&["refused"]).inc();
+                metrics.reload_ok.set(0);
+                tracing::error!(
+                    event = "config.refused",
+                    why = format!("{why:#}"),
+                    "the new configuration was refused; the old one stays in force"
+                );
+            }
+        }
+    }
+
+    async fn next(&self) -> anyhow::Result<u64> {
+        let (document, settled, _text) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
+        if Fixed::of(&settled) != self.fixed {
+            return Err(anyhow!("[listeners], [admin], [log] and [stores] change with a restart only"));
+        }
+        // Everything is made ready before anything is in force: a refused reload leaves no trace.
+        let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
+        let api_keys = read_api_keys(&self.api_keys, &settled)?;
+        let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
+        let mut issues = Issues::default();
+        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
+            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let generation = self.gateway.snapshot.load().generation.saturating_add(1);
+        let tables = self.certificates.build(&settled)?;
+        report_certificates(&settled, &self.gateway.metrics);
+        let snapshot =
+            Snapshot::build(generation, settled, cookies(&document), controls).map_err(|error| anyhow!("{error}"))?;
+        // The servers are looked up and checked before the first request asks for one.
+        for upstream in &snapshot.upstreams {
+            upstream.refresh(&self.gateway.metrics).await;
+        }
+        self.key_sets.adopt(&key_sets);
+        self.api_keys.adopt(api_keys);
+        self.certificates.replace(tables);
+        self.gateway.bans.configure(&violations(&document));
+        self.gateway.snapshot.store(Arc::new(snapshot));
+        Ok(generation)
+    }
+
+    /// Where the listeners listen.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address())
+    }
+
+    /// The services of the listeners.
+    pub(crate) fn services(&self, conf: &Arc<ServerConf>) -> Vec<Service<edge::Terminator<HttpProxy<Proxy>>>> {
+        let mut proxy = HttpProxy::new(Proxy(self.gateway.clone()), conf.clone());
+        proxy.handle_init_modules();
+        let proxy = edge::prepare(proxy, &self.listeners);
+        self.listeners.iter().map(|listener| edge::service(listener, &proxy)).collect()
+    }
+}
+
+/// The TLS configurations of each listener; replaced as a whole by a reload.
+struct Certificates {
+    ticketer: Arc<dyn ProducesTickets>,
+    tables: Vec<Option<Arc<ArcSwap<TlsTable>>>>,
+}
+
+impl Certificates {
+    fn new(settled: &Settled) -> anyhow::Result<Self> {
+        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        let tables = settled
+            .listeners
+            .iter()
+            .map(|listener| {
+                let table = listener.tls.map(|minimum| table(settled, minimum, &ticketer)).transpose()?;
+                Ok(table.map(|table| Arc::new(ArcSwap::from_pointee(table))))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { ticketer, tables })
+    }
+
+    fn listener(&self, index: usize, spec: &ListenerSpec, events: Arc<dyn EdgeEvents>) -> Arc<ListenerRuntime> {
+        let settings = ListenerSettings {
+            index,
+            name: spec.name.to_string(),
+            address: spec.address,
+            topology: spec.topology.clone(),
+            tls: self.tables.get(index).cloned().flatten(),
+            bounds: spec.bounds.clone(),
+        };
+        ListenerRuntime::new(settings, events)
+    }
+
+    /// The tables of the next configuration, all or none.
+    fn build(&self, settled: &Settled) -> anyhow::Result<Vec<Option<TlsTable>>> {
+        let table =
+            |listener: &ListenerSpec| listener.tls.map(|minimum| table(settled, minimum, &self.ticketer)).transpose();
+        settled.listeners.iter().map(table).collect()
+    }
+
+    /// Puts them in force. Which listeners speak TLS is fixed at the start.
+    fn replace(&self, next: Vec<Option<TlsTable>>) {
+        for (current, next) in self.tables.iter().zip(next) {
+            if let (Some(current), Some(next)) = (current, next) {
+                current.store(Arc::new(next));
+            }
+        }
+    }
+}
+
+fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTickets>) -> anyhow::Result<TlsTable> {
+    let configure = |(host, certificate): (&HostPattern, &Arc<CertifiedKey>)| {
+        let config = edge::server_config(certificate.clone(), minimum, ticketer.clone())
+            .with_context(|| format!("the certificate of {host}"))?;
+        Ok((host.clone(), config))
+    };
+    settled.certificates.iter().map(configure).collect()
+}
+
+/// The shared store with a runtime of its own: its connection outlives any listener's.
+fn shared_store(stores: &StoresSpec) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
+    let url = match &stores.counters {
+        Counters::Memory => return Ok((None, None)),
+        Counters::Redis(url) => std::str::from_utf8(url.expose()).context("stores.counters")?.to_owned(),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
+    let options = Options { deadline: stores.deadline.duration(), ..Options::new(url, stores.prefix.clone()) };
+    let counters = RedisCounters::start(options, runtime.handle())?;
+    Ok((Some(runtime), Some(Arc::new(counters))))
+}
+
+fn burst_counters(clock: Arc<SystemClock>) -> burst::Needs {
+    burst::Needs { clock, table: Arc::new(Table::new(SLOTS)), hasher: Arc::new(KeyHasher::process()) }
+}
+
+fn limits(
+    stores: &StoresSpec,
+    clock: &Arc<SystemClock>,
+    redis: Option<&Arc<RedisCounters>>,
+) -> anyhow::Result<rate_limit::Needs> {
+    let table = Arc::new(Table::new(SLOTS));
+    match (redis, &stores.key) {
+        (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), table)),
+        (Some(redis), Some(key)) => {
+            Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), stores.instances, key))
+        }
+        (Some(_), None) => Err(anyhow!("counters in Redis need stores.key")),
+    }
+}
+
+fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {
+    file.read(settled.api_keys.as_ref()).map_err(|why| anyhow!("the API keys could not be read: {why}"))
+}
+
+fn unusable(failed: &[(String, String)]) -> anyhow::Error {
+    let all: Vec<String> = failed.iter().map(|(name, why)| format!("issuer {name}: {why}")).collect();
+    anyhow!("keys could not be read: {}", all.join("; "))
+}
+
+fn violations(document: &Document) -> waf::Violations {
+    match &document.controls.waf {
+        portcullis_api::Switch::On(waf) => waf.violations.clone(),
+        portcullis_api::Switch::Off => waf::Violations::default(),
+    }
+}
+
+fn unix(clock: &SystemClock) -> i64 {
+    i64::try_from(clock.unix()).unwrap_or(i64::MAX)
+}
+
+fn report_certificates(settled: &Settled, metrics: &Metrics) {
+    metrics.cert_not_after.reset();
+    for (host, certificate) in &settled.certificates {
+        // The configuration has read it as X.509 already; what cannot be read has no metric.
+        let leaf = certificate.cert.first().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+        if let Some((_, leaf)) = leaf {
+            metrics.cert_not_after.with_label_values(&[host.to_string()]).set(leaf.validity().not_after.timestamp());
+        }
+    }
+}
+
+/// Names of the session cookies of all issuers: none of them reaches an upstream or comes back from one.
+fn cookies(document: &Document) -> Vec<String> {
+    document.issuers.values().filter_map(|issuer| issuer.cookie.as_ref()).map(|cookie| cookie.value.clone()).collect()
+}

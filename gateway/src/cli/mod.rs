@@ -1,0 +1,137 @@
+//! The command line: `run`, `check`, `keys`, `bans`, `explain`, `reference`, `demo`.
+
+pub(crate) mod keys;
+mod operator;
+mod reference;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{boot, demo, run};
+
+/// A reverse-proxy security gateway that cannot fail open in silence and can explain every decision.
+#[derive(Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Run {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
+        /// Worker threads of each listener; the number of cores when not given.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Seconds that open requests may go on after SIGTERM.
+        #[arg(long, default_value_t = 5)]
+        grace: u64,
+    },
+    /// Check a configuration and say everything that is wrong with it.
+    Check {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Issue, list and revoke API keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// List and lift the blocks of clients.
+    #[command(subcommand)]
+    Bans(operator::Bans),
+    /// Say why a request was refused, from its request id.
+    Explain(operator::Explain),
+    /// Print the generated reference.
+    Reference(reference::Reference),
+    /// Run a gateway with embedded defaults and show it working.
+    Demo(demo::Demo),
+}
+
+/// Parses the arguments and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Pingora would otherwise install another provider, without post-quantum key exchange. An error means that one is
+    // installed already, and nothing before this line installs one.
+    let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    if let Err(error) = tracing_setup() {
+        return fail(&error);
+    }
+    let result = match cli.command {
+        Command::Run { config, threads, grace } => {
+            let threads =
+                threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+            run::run(&config, run::Options { threads, grace_s: grace })
+        }
+        Command::Check { config } => check(&config),
+        Command::Keys(keys) => keys.run(),
+        Command::Bans(bans) => bans.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Reference(reference) => reference.run(),
+        Command::Demo(demo) => demo.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut stderr = io::stderr().lock();
+    // A closed standard error leaves nobody to tell.
+    let _told = match error.downcast_ref::<portcullis_config::Report>() {
+        Some(report) => writeln!(stderr, "{}", report.excerpts(terminal_width())),
+        None => writeln!(stderr, "error: {error:#}"),
+    };
+    ExitCode::FAILURE
+}
+
+/// Wide enough for most messages, and what terminals show.
+const fn terminal_width() -> usize {
+    100
+}
+
+fn check(config: &std::path::Path) -> anyhow::Result<()> {
+    let (document, settled, _text) = boot::read(config)?;
+    boot::read_keys(&settled)?;
+    for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document)) {
+        say(&format!("{}: note: {note}", config.display()))?;
+    }
+    // Tenants are made by identities, so a name that nobody has is no mistake that could be found: it is shown.
+    let tenants: Vec<&str> = settled.tenants.iter().map(portcullis_api::TenantId::as_str).collect();
+    say(&format!(
+        "{}: in order; listeners: {}, hosts: {}, routes: {}, upstreams: {}, tenants named: {}",
+        config.display(),
+        settled.listeners.len(),
+        settled.router.hosts().len(),
+        settled.router.routes().count(),
+        settled.upstreams.len(),
+        if tenants.is_empty() { "none".to_owned() } else { tenants.join(" ") }
+    ))
+}
+
+/// Writes a line to standard output.
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{line}").map_err(Into::into)
+}
+
+/// The system log: JSON lines on standard error. `PORTCULLIS_LOG` chooses what, e.g. `info` or `debug`.
+fn tracing_setup() -> anyhow::Result<()> {
+    use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=error,pingora_load_balancing=warn"));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().json().flatten_event(true).with_target(false).with_writer(io::stderr))
+        .try_init()
+        .map_err(Into::into)
+}

@@ -1,0 +1,29 @@
+//! The gateway. The only crate that names Pingora.
+//!
+//! Read `journey.rs` first: a request's way, in order.
+
+mod access_log;
+mod admin;
+mod answer;
+mod body;
+mod boot;
+pub mod cli;
+mod clock;
+mod decisions;
+mod demo;
+mod edge;
+mod edge_events;
+mod gateway;
+mod head;
+mod journey;
+mod key_sets;
+mod metrics;
+pub mod outbound;
+mod pseudonym;
+mod record;
+mod refusal;
+mod run;
+mod snapshot;
+mod stores;
+mod trip;
+mod upstreams;

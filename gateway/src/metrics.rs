@@ -1,0 +1,290 @@
+//! What Prometheus reads. Labels come from the configuration or from closed sets, never from a client.
+
+use portcullis_api::{Control, ControlName, Mode, Outcome, Step};
+use portcullis_plugins::{
+    authentication::Authentication,
+    authorization::Authorization,
+    bans::Bans,
+    burst::Burst,
+    csrf::Csrf,
+    ip_allowlist::{IpAllowlist, TenantIpAllowlist},
+    quota::Quota,
+    rate_limit::RateLimit,
+    waf::Waf,
+};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Name, kind, labels and help of every family, for the registry and for the generated reference alike.
+pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
+    ("portcullis_build_info", "gauge", &["version"], "1, with the version of the binary"),
+    ("portcullis_config_generation", "gauge", &[], "generation of the configuration in force, 1 at the start"),
+    ("portcullis_config_reloads_total", "counter", &["result"], "reloads by result: ok or refused"),
+    ("portcullis_config_last_reload_success", "gauge", &[], "1 if the last reload was taken, 0 if it was refused"),
+    ("portcullis_config_last_reload_timestamp_seconds", "gauge", &[], "when the configuration was last loaded"),
+    (
+        "portcullis_requests_total",
+        "counter",
+        &["tenant", "host", "route", "method", "code"],
+        "requests by what was asked and the status answered",
+    ),
+    ("portcullis_request_duration_seconds", "histogram", &[], "from the head of a request to the end of its answer"),
+    ("portcullis_overhead_seconds", "histogram", &[], "from the head of a request to the decision on it"),
+    ("portcullis_requests_in_flight", "gauge", &[], "requests being handled"),
+    ("portcullis_decisions_total", "counter", &["control", "outcome", "mode", "code"], "what each control said"),
+    (
+        "portcullis_ratelimit_store_up",
+        "gauge",
+        &[],
+        "1 while the shared store answers in time; 1 with counters in memory",
+    ),
+    (
+        "portcullis_ratelimit_degraded_total",
+        "counter",
+        &["rule"],
+        "checks that ran on a rule's posture because the store did not answer",
+    ),
+    ("portcullis_jwks_age_seconds", "gauge", &["issuer"], "age of an issuer's key set; -1 while none could be loaded"),
+    ("portcullis_jwks_refresh_total", "counter", &["issuer", "result"], "attempts to load an issuer's keys"),
+    (
+        "portcullis_api_keys_last_load_success",
+        "gauge",
+        &[],
+        "1 if the API keys' file was read at its last change, 0 while an older reading is in force",
+    ),
+    ("portcullis_blocks_active", "gauge", &[], "clients blocked for violations"),
+    ("portcullis_blocks_total", "counter", &["reason"], "blocks by the code of the last violation"),
+    ("portcullis_tls_cert_not_after_timestamp_seconds", "gauge", &["host"], "when a host's certificate expires"),
+    ("portcullis_tls_handshakes_total", "counter", &["version", "group", "result"], "TLS handshakes"),
+    ("portcullis_connections_open", "gauge", &["listener"], "open client connections"),
+    ("portcullis_connections_refused_total", "counter", &["listener", "reason"], "connections closed before a request"),
+    (
+        "portcullis_heads_refused_total",
+        "counter",
+        &["listener", "reason"],
+        "requests refused by the HTTP parser or cut by a deadline before any control",
+    ),
+    ("portcullis_upstream_requests_total", "counter", &["upstream", "code"], "answers of upstreams"),
+    ("portcullis_upstream_up", "gauge", &["upstream", "server"], "1 while a server is taken for well"),
+    ("portcullis_upstream_retries_total", "counter", &["upstream"], "attempts beyond the first"),
+    ("portcullis_log_dropped_total", "counter", &["sink"], "lines dropped because the sink was slow"),
+    (
+        "portcullis_label_overflow_total",
+        "counter",
+        &[],
+        "requests counted under tenant `other`, which the configuration does not name",
+    ),
+];
+
+/// All families, registered.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) generation: IntGauge,
+    pub(crate) reloads: IntCounterVec,
+    pub(crate) reload_ok: IntGauge,
+    pub(crate) reload_time: IntGauge,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) duration: Histogram,
+    pub(crate) overhead: Histogram,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) decisions: DecisionCounters,
+    pub(crate) store_up: IntGauge,
+    pub(crate) degraded: IntCounterVec,
+    pub(crate) jwks_age: IntGaugeVec,
+    pub(crate) jwks_refresh: IntCounterVec,
+    pub(crate) api_keys_ok: IntGauge,
+    pub(crate) blocks_active: IntGauge,
+    pub(crate) blocks: IntCounterVec,
+    pub(crate) cert_not_after: IntGaugeVec,
+    pub(crate) handshakes: IntCounterVec,
+    pub(crate) connections: IntGaugeVec,
+    pub(crate) connections_refused: IntCounterVec,
+    pub(crate) heads_refused: IntCounterVec,
+    pub(crate) upstream_requests: IntCounterVec,
+    pub(crate) upstream_up: IntGaugeVec,
+    pub(crate) upstream_retries: IntCounterVec,
+    pub(crate) log_dropped: IntCounterVec,
+    pub(crate) label_overflow: IntCounter,
+}
+
+/// Upper bounds in seconds: from a cached decision to a slow upstream.
+const BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+impl Metrics {
+    /// Registers every family.
+    ///
+    /// # Errors
+    /// When a family is named twice or not in [`FAMILIES`]; a test holds that this does not happen.
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let family = |name: &str| {
+            FAMILIES
+                .iter()
+                .find(|(known, ..)| *known == name)
+                .map(|(name, _, labels, help)| (Opts::new(*name, *help), *labels))
+                .ok_or_else(|| prometheus::Error::Msg(format!("{name} is not in FAMILIES")))
+        };
+        let counters = |name: &str| -> prometheus::Result<IntCounterVec> {
+            let (opts, labels) = family(name)?;
+            let vec = IntCounterVec::new(opts, labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let gauges = |name: &str| -> prometheus::Result<IntGaugeVec> {
+            let (opts, labels) = family(name)?;
+            let vec = IntGaugeVec::new(opts, labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let gauge = |name: &str| -> prometheus::Result<IntGauge> {
+            let one = IntGauge::with_opts(family(name)?.0)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok(one)
+        };
+        let histogram = |name: &str| -> prometheus::Result<Histogram> {
+            let (opts, labels) = family(name)?;
+            let vec = HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec.with_label_values::<&str>(&[]))
+        };
+        let info = gauges("portcullis_build_info")?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            generation: gauge("portcullis_config_generation")?,
+            reloads: counters("portcullis_config_reloads_total")?,
+            reload_ok: gauge("portcullis_config_last_reload_success")?,
+            reload_time: gauge("portcullis_config_last_reload_timestamp_seconds")?,
+            requests: counters("portcullis_requests_total")?,
+            duration: histogram("portcullis_request_duration_seconds")?,
+            overhead: histogram("portcullis_overhead_seconds")?,
+            in_flight: gauge("portcullis_requests_in_flight")?,
+            decisions: DecisionCounters::new(counters("portcullis_decisions_total")?),
+            store_up: gauge("portcullis_ratelimit_store_up")?,
+            degraded: counters("portcullis_ratelimit_degraded_total")?,
+            jwks_age: gauges("portcullis_jwks_age_seconds")?,
+            jwks_refresh: counters("portcullis_jwks_refresh_total")?,
+            api_keys_ok: gauge("portcullis_api_keys_last_load_success")?,
+            blocks_active: gauge("portcullis_blocks_active")?,
+            blocks: counters("portcullis_blocks_total")?,
+            cert_not_after: gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,
+            handshakes: counters("portcullis_tls_handshakes_total")?,
+            connections: gauges("portcullis_connections_open")?,
+            connections_refused: counters("portcullis_connections_refused_total")?,
+            heads_refused: counters("portcullis_heads_refused_total")?,
+            upstream_requests: counters("portcullis_upstream_requests_total")?,
+            upstream_up: gauges("portcullis_upstream_up")?,
+            upstream_retries: counters("portcullis_upstream_retries_total")?,
+            log_dropped: counters("portcullis_log_dropped_total")?,
+            label_overflow: {
+                let one = IntCounter::with_opts(family("portcullis_label_overflow_total")?.0)?;
+                registry.register(Box::new(one.clone()))?;
+                one
+            },
+            registry,
+        })
+    }
+
+    /// The text exposition format.
+    #[must_use]
+    pub(crate) fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 << 10);
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => text,
+            Err(error) => {
+                tracing::error!(event = "metrics.render", %error, "metrics could not be rendered");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// The controls in the order in which a request meets them.
+const JOURNEY: [ControlName; 10] = [
+    IpAllowlist::NAME,
+    Bans::NAME,
+    Burst::NAME,
+    RateLimit::NAME,
+    Authentication::NAME,
+    Csrf::NAME,
+    Authorization::NAME,
+    TenantIpAllowlist::NAME,
+    Quota::NAME,
+    Waf::NAME,
+];
+
+/// What controls said. A request that every control lets through finds each counter where it looks first.
+pub(crate) struct DecisionCounters {
+    all: IntCounterVec,
+    passed: [(ControlName, IntCounter); JOURNEY.len()],
+}
+
+impl DecisionCounters {
+    fn new(all: IntCounterVec) -> Self {
+        let pass = Outcome::Pass.as_str();
+        let passed = JOURNEY
+            .map(|control| (control, all.with_label_values(&[control.as_str(), pass, mode_label(Mode::Enforce), ""])));
+        Self { all, passed }
+    }
+
+    /// Counts a trail.
+    pub(crate) fn count(&self, steps: &[Step]) {
+        let mut ahead = self.passed.iter();
+        for step in steps {
+            let passed = (step.outcome, step.mode, step.code) == (Outcome::Pass, Mode::Enforce, None);
+            let counter = passed.then(|| ahead.find(|(control, _)| *control == step.control)).flatten();
+            match counter {
+                Some((_, counter)) => counter.inc(),
+                None => {
+                    let code = step.code.map_or("", |code| code.name);
+                    let labels = [step.control.as_str(), step.outcome.as_str(), mode_label(step.mode), code];
+                    self.all.with_label_values(&labels).inc();
+                }
+            }
+        }
+    }
+}
+
+const fn mode_label(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_counted_once_in_whatever_order_the_steps_come() {
+        let metrics = Metrics::new().unwrap();
+        let mut trail = portcullis_api::Trail::default();
+        for control in JOURNEY {
+            trail.record(control, Outcome::Pass, Mode::Enforce);
+        }
+        trail.record(Waf::NAME, Outcome::Pass, Mode::Shadow);
+        trail.record(Burst::NAME, Outcome::Off, Mode::Enforce);
+        trail.record(Bans::NAME, Outcome::Pass, Mode::Enforce);
+        metrics.decisions.count(trail.steps());
+        let of = |control: ControlName, outcome: Outcome, mode: &str| {
+            metrics.decisions.all.with_label_values(&[control.as_str(), outcome.as_str(), mode, ""]).get()
+        };
+        assert_eq!(of(IpAllowlist::NAME, Outcome::Pass, "enforce"), 2, "the site's and the tenant's");
+        assert_eq!(of(Bans::NAME, Outcome::Pass, "enforce"), 2);
+        assert_eq!(of(Quota::NAME, Outcome::Pass, "enforce"), 1);
+        assert_eq!((of(Waf::NAME, Outcome::Pass, "enforce"), of(Waf::NAME, Outcome::Pass, "shadow")), (1, 1));
+        assert_eq!((of(Burst::NAME, Outcome::Pass, "enforce"), of(Burst::NAME, Outcome::Off, "enforce")), (1, 1));
+    }
+
+    #[test]
+    fn every_family_is_registered_once_under_our_prefix() {
+        let metrics = Metrics::new().unwrap();
+        assert!(!metrics.render().is_empty());
+        for (name, ..) in FAMILIES {
+            assert!(name.starts_with("portcullis_"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The only file that writes a request header: `strip(head).inject(admitted)`.
+//!
+//! Invariant: `inject` exists on what `strip` returns and on nothing else, and it takes an [`Admitted`]. Pingora applies
+//! the client's `Connection` nominations before `upstream_request_filter`, so what is injected there survives them.
+#![expect(clippy::disallowed_methods, reason = "this is the one file that writes request headers")]
+
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, header};
+use pingora_error::{Error, ErrorType, OrErr, Result};
+use pingora_http::RequestHeader;
+use portcullis_plugins::{
+    admitted::Admitted,
+    authentication::{Caller, ForwardCredentials, strip_cookie_bytes},
+    reserved,
+};
+
+/// A head without any reserved or foreign identity header.
+pub struct Stripped<'h> {
+    head: &'h mut RequestHeader,
+}
+
+/// What the gateway itself knows of the request and tells the upstream.
+pub struct Forwarding<'r> {
+    /// The settled client address.
+    pub client: IpAddr,
+    /// `https` or `http`, as the listener spoke.
+    pub scheme: &'static str,
+    /// The canonical host.
+    pub host: &'r str,
+    /// The listener's port.
+    pub port: u16,
+    /// Ours, never the client's.
+    pub request_id: &'r str,
+    /// The origin-form target, where the client sent another form.
+    pub target: Option<&'r str>,
+    /// Our entry in `Via` (RFC 9110 7.6.3): the version the client spoke, and our name.
+    pub via: &'static str,
+}
+
+/// What happens to the client's own credential.
+pub struct CredentialPolicy<'r> {
+    /// The route's word.
+    pub forward: ForwardCredentials,
+    /// Names of our session cookies.
+    pub cookies: &'r [String],
+}
+
+/// Removes every reserved and foreign identity header, whatever its spelling.
+///
+/// # Errors
+/// None today; a `Result` because Pingora's header edits are fallible.
+pub fn strip(head: &mut RequestHeader) -> Stripped<'_> {
+    let reserved: Vec<HeaderName> = head.headers.keys().filter(|name| reserved::is_reserved(name)).cloned().collect();
+    for name in reserved {
+        head.remove_header(&name);
+    }
+    Stripped { head }
+}
+
+impl Stripped<'_> {
+    /// Writes the verified identity and what the gateway knows, and removes the client's credential unless the route
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// When a value cannot stand in a header; the request is then refused, never sent without it.
+    pub fn inject(
+        self,
+        admitted: &Admitted,
+        forwarding: &Forwarding<'_>,
+        credentials: &CredentialPolicy<'_>,
+    ) -> Result<()> {
+        let head = self.head;
+        if let Some(target) = forwarding.target {
+            head.set_raw_path(target.as_bytes())?;
+        }
+        credential(head, credentials)?;
+        match admitted.caller() {
+            Caller::Verified(identity) => {
+                let told = identity.told().map_err(|_| {
+                    Error::explain(ErrorType::InvalidHTTPHeader, "a verified value cannot stand in a header")
+                })?;
+                for (name, value) in told {
+                    head.insert_header(*name, value.clone())?;
+                }
+            }
+            Caller::Anonymous => insert_static(head, reserved::KIND, "anonymous")?,
+        }
+        if let Some(tenant) = admitted.tenant() {
+            insert(head, reserved::TENANT, tenant.as_str())?;
+        }
+        forwarded(head, forwarding)
+    }
+}
+
+fn forwarded(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
+    insert(head, reserved::REQUEST_ID, forwarding.request_id)?;
+    insert(head, reserved::FORWARDED_FOR, &forwarding.client.to_string())?;
+    insert_static(head, reserved::FORWARDED_PROTO, forwarding.scheme)?;
+    insert(head, reserved::FORWARDED_HOST, forwarding.host)?;
+    head.insert_header(reserved::FORWARDED_PORT, HeaderValue::from(forwarding.port))?;
+    head.remove_header(&header::EXPECT);
+    head.append_header("via", HeaderValue::from_static(forwarding.via))?;
+    if let Some(authority) = head.uri.authority()
+        && authority.as_str() != forwarding.host
+    {
+        // HTTP/2 names the host here; an upstream of HTTP/2 reads it here.
+        let mut parts = head.uri.clone().into_parts();
+        parts.authority = Some(forwarding.host.parse().or_err(ErrorType::InvalidHTTPHeader, "the canonical host")?);
+        head.set_uri(http::Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "the canonical host")?);
+    }
+    if head.headers.contains_key(header::HOST) {
+        insert(head, "host", forwarding.host)?;
+    }
+    Ok(())
+}
+
+/// Removes the credential that was verified, and our session cookies; joins the crumbs of an h2 `cookie` (RFC 9113
+/// 8.2.3) so that an HTTP/1 upstream sees one field.
+fn credential(head: &mut RequestHeader, policy: &CredentialPolicy<'_>) -> Result<()> {
+    if policy.forward == ForwardCredentials::Strip {
+        head.remove_header("x-api-key");
+        head.remove_header(&header::AUTHORIZATION);
+    }
+    let crumbs: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.is_empty() {
+        return Ok(());
+    }
+    let mut joined = without_attributes(&crumbs.join(&b"; "[..]));
+    if policy.forward == ForwardCredentials::Strip {
+        for name in policy.cookies {
+            joined = joined.and_then(|cookies| strip_cookie_bytes(&cookies, name));
+        }
+    }
+    head.remove_header(&header::COOKIE);
+    if let Some(cookies) = joined {
+        let value = HeaderValue::from_bytes(&cookies).or_err(ErrorType::InvalidHTTPHeader, "cookie")?;
+        head.insert_header(header::COOKIE, value)?;
+    }
+    Ok(())
+}
+
+/// Drops `$Version` and its like: attributes of RFC 2965 that some apps still read as a change of the cookies' syntax.
+fn without_attributes(cookies: &[u8]) -> Option<Vec<u8>> {
+    if !cookies.contains(&b'$') {
+        return Some(cookies.to_vec());
+    }
+    let kept: Vec<&[u8]> = cookies
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty() && !pair.starts_with(b"$"))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
+}
+
+fn insert_static(head: &mut RequestHeader, name: &'static str, value: &'static str) -> Result<()> {
+    head.insert_header(name, HeaderValue::from_static(value))
+}
+
+fn insert(head: &mut RequestHeader, name: &'static str, value: &str) -> Result<()> {
+    let value = HeaderValue::from_str(value)
+        .or_err(ErrorType::InvalidHTTPHeader, "a verified value cannot stand in a header")?;
+    head.insert_header(name, value)
+}
