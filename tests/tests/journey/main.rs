@@ -1,0 +1,33 @@
+//! What the gateway is for, on the real binary, with a real upstream and a real redis-server.
+
+mod addresses;
+mod bodies;
+mod edge;
+mod identity;
+mod limits;
+mod operation;
+mod refusals;
+mod responses;
+mod store;
+mod streams;
+mod upstreams;
+
+use std::sync::LazyLock;
+
+use portcullis_tests::{Gateway, Setup, Upstream};
+
+/// One gateway with the default configuration and its upstream, for every test that needs no other.
+pub(crate) struct World {
+    pub(crate) upstream: Upstream,
+    pub(crate) gateway: Gateway,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let upstream = Upstream::start();
+    let gateway = Setup::new(&upstream).start();
+    World { upstream, gateway }
+});
+
+pub(crate) fn world() -> &'static World {
+    &WORLD
+}

@@ -1,0 +1,165 @@
+//! Limits that count in a real redis-server, and what each rule does when it is away.
+
+use std::time::{Duration, Instant};
+
+use portcullis_tests::{Answer, Gateway, Request, Setup, Upstream, redis::Redis, tokens::main_token, wait_for};
+
+use crate::limits::limited;
+
+/// A gateway whose route `orders` has one limit, counted in this redis-server.
+///
+/// Where a late answer would be a refusal the deadline is long: the tests share their machine with others.
+fn counted(upstream: &Upstream, redis: &Redis, requests: u32, posture: &str) -> Gateway {
+    Setup::new(upstream)
+        .with(&format!(
+            r#"
+            hosts."api.example.test".routes.orders.limits = ["shared"]
+            [stores]
+            counters = "{}"
+            key = "file:secrets/store"
+            deadline = "{}"
+            [limits.shared]
+            key = ["tenant"]
+            requests = {requests}
+            window = "1h"
+            on_store_failure = {posture}
+            "#,
+            redis.url(),
+            if posture == "\"deny\"" { "2s" } else { "25ms" },
+        ))
+        .start()
+}
+
+fn ask(gateway: &Gateway, tenant: &str) -> Answer {
+    gateway.send(&Request::get("/v1/orders").bearer(main_token(tenant)))
+}
+
+#[test]
+fn two_gateways_count_together() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let [first, second] = [0, 1].map(|_| counted(&upstream, &redis, 6, "\"deny\""));
+    for gateway in [&first, &second, &first, &second, &first, &second] {
+        assert_eq!(ask(gateway, "acme").status, 200);
+    }
+    limited(&ask(&first, "acme"), "quota.exceeded", "shared");
+    limited(&ask(&second, "acme"), "quota.exceeded", "shared");
+    assert_eq!(ask(&second, "globex").status, 200);
+}
+
+#[test]
+fn a_race_admits_exactly_the_limit() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 8, "\"deny\"");
+    let admitted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| (0..4).filter(|_| ask(&gateway, "acme").status == 200).count())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    });
+    assert_eq!(admitted, 8);
+}
+
+#[test]
+fn nothing_in_the_store_names_anybody() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 6, "\"deny\"");
+    assert_eq!(ask(&gateway, "acme").status, 200);
+    let keys = redis.keys();
+    assert!(!keys.is_empty());
+    for key in keys {
+        assert!(key.starts_with("portcullis"), "{key}");
+        assert!(!key.contains("acme") && !key.contains("127.0.0.1") && !key.contains("user-1"), "{key}");
+    }
+}
+
+#[test]
+fn a_reload_and_a_restart_of_the_gateway_forget_nothing() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 2, "\"deny\"");
+    assert_eq!([ask(&gateway, "acme").status, ask(&gateway, "acme").status], [200, 200]);
+    assert!(gateway.hang_up());
+    assert_eq!(ask(&gateway, "acme").status, 429);
+    let again = counted(&upstream, &redis, 2, "\"deny\"");
+    assert_eq!(ask(&again, "acme").status, 429);
+}
+
+#[test]
+fn without_the_store_a_local_share_is_enforced() {
+    let (upstream, mut redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 4, "\"local_share\"");
+    assert_eq!(ask(&gateway, "acme").status, 200);
+    redis.kill();
+    let statuses: Vec<u16> = (0..12).map(|_| ask(&gateway, "globex").status).collect();
+    let passed = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(passed, 4, "{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+    assert!(gateway.metric("portcullis_ratelimit_degraded_total", &["rule=\"shared\""]).is_some_and(|v| v >= 1.0));
+    let line = gateway.line(&ask(&gateway, "globex").request_id());
+    assert!(line["trail"].to_string().contains("the shared store is away"), "{line}");
+    redis.restart();
+    wait_for("the store to be used again", || (ask(&gateway, "globex").status == 200).then_some(()));
+}
+
+#[test]
+fn without_the_store_deny_is_503() {
+    let (upstream, mut redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 100, "\"deny\"");
+    assert_eq!(ask(&gateway, "acme").status, 200);
+    redis.kill();
+    for _ in 0..5 {
+        let request = Request::get("/v1/orders").bearer(main_token("acme"));
+        let answer = gateway.send(&request);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some_and(|v| v.parse::<u32>().is_ok_and(|s| s >= 1)));
+        assert!(upstream.saw(&request.mark).is_none());
+    }
+    assert_eq!(gateway.send(&Request::get("/public")).status, 200, "a route without the rule is not concerned");
+    redis.restart();
+    wait_for("the store to be used again", || (ask(&gateway, "acme").status == 200).then_some(()));
+}
+
+#[test]
+fn without_the_store_allow_lets_pass_with_its_written_reason() {
+    let (upstream, mut redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 2, r#"{ allow = "reads are cheap here" }"#);
+    redis.kill();
+    for _ in 0..6 {
+        assert_eq!(ask(&gateway, "acme").status, 200);
+    }
+    let line = gateway.line(&ask(&gateway, "acme").request_id()).to_string();
+    assert!(line.contains("shared"), "{line}");
+}
+
+#[test]
+fn a_store_that_hangs_costs_a_deadline_and_never_a_500() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let gateway = counted(&upstream, &redis, 100, "\"local_share\"");
+    assert_eq!(ask(&gateway, "acme").status, 200);
+    redis.hold();
+    let start = Instant::now();
+    let statuses: Vec<u16> = (0..20).map(|_| ask(&gateway, "acme").status).collect();
+    let took = start.elapsed();
+    redis.go_on();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    // Twenty handshakes and at most a few deadlines of 25 ms; a time-out of seconds would show.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_gateway_starts_without_its_store() {
+    let (upstream, mut redis) = (Upstream::start(), Redis::start());
+    redis.kill();
+    let setup = Setup::new(&upstream)
+        .with(&format!("stores.counters = \"{}\"\nstores.key = \"file:secrets/store\"", redis.url()))
+        .with(
+            r#"
+        hosts."api.example.test".routes.orders.limits = ["shared"]
+        [limits.shared]
+        key = ["tenant"]
+        requests = 3
+        window = "1h"
+        "#,
+        );
+    let gateway = setup.launch();
+    let statuses: Vec<u16> = (0..6).map(|_| ask(&gateway, "acme").status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+}
