@@ -211,16 +211,16 @@ impl Runtime {
         self.gateway.access.reopen();
         match self.next().await {
             Ok(generation) => {
-                metrics.reloads.with_label_values(&["ok"]).inc();
                 metrics.reload_ok.set(1);
                 metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
                 metrics.reload_time.set(unix(&self.gateway.clock));
                 tracing::info!(event = "config.reloaded", generation, "the new configuration is in force");
+                metrics.reloads.with_label_values(&["ok"]).inc();
             }
             Err(why) => {
-                metrics.reloads.with_label_values(&["refused"]).inc();
                 metrics.reload_ok.set(0);
                 tracing::error!(
+                metrics.reloads.with_label_values(&["refused"]).inc();
                     event = "config.refused",
                     why = format!("{why:#}"),
                     "the new configuration was refused; the old one stays in force"

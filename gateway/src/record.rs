@@ -104,8 +104,13 @@ impl Serialize for TrailPart<'_> {
 }
 
 /// Writes the record of a finished request.
+///
+/// Invariant: the access line comes last. Whoever reads it finds everything else recorded: the counts, the block, the
+/// decision that `explain` tells.
 pub(crate) fn finish(gateway: &Gateway, session: &Session, trip: &Trip, status: u16) {
     let seconds = trip.started.elapsed().as_secs_f64();
+    count(gateway, trip, session.req_header().method.as_str(), status, seconds);
+    violations(gateway, trip);
     let line = line(gateway, session, trip, status, seconds);
     let mut bytes = Vec::with_capacity(LINE_BYTES);
     if let Err(error) = serde_json::to_writer(&mut bytes, &line) {
@@ -116,8 +121,6 @@ pub(crate) fn finish(gateway: &Gateway, session: &Session, trip: &Trip, status: 
         gateway.decisions.keep(&trip.request_id, &bytes);
     }
     gateway.access.line(bytes);
-    count(gateway, trip, session.req_header().method.as_str(), status, seconds);
-    violations(gateway, trip);
 }
 
 fn line<'l>(gateway: &Gateway, session: &'l Session, trip: &'l Trip, status: u16, seconds: f64) -> Line<'l> {

@@ -57,12 +57,20 @@ impl H2 {
     /// # Errors
     /// When the stream or the connection was reset.
     pub fn send(&mut self, request: &Request) -> Result<Answer, NoAnswer> {
+        self.begin(request)?.answer()
+    }
+
+    /// Sends a whole request; its answer is still to be read.
+    ///
+    /// # Errors
+    /// When the stream or the connection was reset.
+    pub fn begin(&mut self, request: &Request) -> Result<Open, NoAnswer> {
         let mut open = self.start(&request.with_length(), request.body.is_empty())?;
         if !request.body.is_empty() {
             open.data(&request.body)?;
             open.finish(None)?;
         }
-        open.answer()
+        Ok(open)
     }
 
     /// Sends a request's head and leaves its body open.

@@ -5,6 +5,7 @@ use std::{
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -42,7 +43,7 @@ impl Lines {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static) {
+    fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = Arc::clone(self);
         std::thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
@@ -51,7 +52,7 @@ impl Lines {
                 lines.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 lines.more.notify_all();
             }
-        });
+        })
     }
 }
 
@@ -61,6 +62,7 @@ pub struct Process {
     /// Ends the child and removes its directory when this process ends, however it ends: what stands in a `static` is
     /// never dropped. It waits on a pipe that closes with us.
     guard: Child,
+    readers: Vec<JoinHandle<()>>,
     /// Its standard output.
     pub stdout: Arc<Lines>,
     /// Its standard error.
@@ -85,9 +87,11 @@ impl Process {
             .spawn()
             .expect("there is a shell");
         let (stdout, stderr) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        stdout.collect(child.stdout.take().expect("piped"));
-        stderr.collect(child.stderr.take().expect("piped"));
-        Self { child, guard, stdout, stderr }
+        let readers = vec![
+            stdout.collect(child.stdout.take().expect("piped")),
+            stderr.collect(child.stderr.take().expect("piped")),
+        ];
+        Self { child, guard, readers, stdout, stderr }
     }
 
     /// Sends a signal by name, e.g. `HUP`.
@@ -100,9 +104,13 @@ impl Process {
         assert!(done.success(), "kill -{name} failed");
     }
 
-    /// How it ended, if it did.
+    /// How it ended, if it did; then all that it printed has been read.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        let status = self.child.try_wait().expect("a child can be waited for")?;
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader does not panic");
+        }
+        Some(status)
     }
 
     /// Its process id.

@@ -92,9 +92,9 @@ fn without_the_store_a_local_share_is_enforced() {
     let passed = statuses.iter().filter(|status| **status == 200).count();
     assert_eq!(passed, 4, "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
-    assert!(gateway.metric("portcullis_ratelimit_degraded_total", &["rule=\"shared\""]).is_some_and(|v| v >= 1.0));
     let line = gateway.line(&ask(&gateway, "globex").request_id());
     assert!(line["trail"].to_string().contains("the shared store is away"), "{line}");
+    assert!(gateway.metric("portcullis_ratelimit_degraded_total", &["rule=\"shared\""]).is_some_and(|v| v >= 1.0));
     redis.restart();
     wait_for("the store to be used again", || (ask(&gateway, "globex").status == 200).then_some(()));
 }
