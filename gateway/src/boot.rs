@@ -26,13 +26,14 @@ use rustls::{server::ProducesTickets, sign::CertifiedKey};
 
 use crate::{
     access_log::AccessLog,
+    api_keys::{ApiKeyFile, ReadApiKeys},
     body::Budget,
     clock::SystemClock,
     decisions::Decisions,
     edge::{self, EdgeEvents, ListenerRuntime, ListenerSettings, TlsTable},
     edge_events::MeteredEvents,
     gateway::{Gateway, Proxy},
-    key_sets::{ApiKeyFile, ReadApiKeys, Registry},
+    key_sets::Registry,
     metrics::Metrics,
     pseudonym::Pseudonyms,
     snapshot::Snapshot,

@@ -1,19 +1,19 @@
-//! The issuers' keys and the API keys, read and refreshed behind the traffic. They outlive every snapshot.
+//! The issuers' keys, read and refreshed behind the traffic. They outlive every snapshot.
 //!
 //! Invariant: a set that was loaded once is only ever replaced by another set that loaded whole. A source that fails
 //! keeps the last good set for [`STALE_MAX`], then the issuer is "cannot tell" (503), never "no" (401).
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use portcullis_config::{ApiKeysSpec, IssuerSpec, KeySource};
-use portcullis_plugins::authentication::{Algorithm, ApiKeyTable, KeySet, KeySetState, KeySets};
+use portcullis_config::{IssuerSpec, KeySource};
+use portcullis_plugins::authentication::{Algorithm, JWKS_BYTES_MAX, KeySet, KeySetState, KeySets};
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
@@ -26,8 +26,6 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(300);
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
 /// How often files are looked at.
 pub(crate) const FILE_INTERVAL: Duration = Duration::from_secs(1);
-/// Largest key set document.
-const JWKS_BYTES_MAX: usize = 256 << 10;
 
 /// The key sets of all issuers, by name.
 pub(crate) struct Registry {
@@ -56,9 +54,9 @@ struct Progress {
 }
 
 /// When a file changed last and how long it is: a change of either is a change.
-type Stamp = (SystemTime, u64);
+pub(crate) type Stamp = (SystemTime, u64);
 
-fn stamp(path: &Path) -> Option<Stamp> {
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -184,7 +182,7 @@ impl Registry {
         while let Some(piece) = answer.chunk().await.map_err(say)? {
             bytes.extend_from_slice(&piece);
             if bytes.len() > JWKS_BYTES_MAX {
-                return Err("the key set is larger than 256 KiB".into());
+                return Err(format!("the key set is larger than {JWKS_BYTES_MAX} bytes"));
             }
         }
         Ok(bytes)
@@ -289,90 +287,4 @@ impl Issuer {
                 .store(Arc::new(KeySetState::Missing { why: "the last good key set is older than 6 hours".into() }));
         }
     }
-}
-
-/// The API keys' file.
-pub(crate) struct ApiKeyFile {
-    /// The table in force.
-    pub(crate) table: Arc<ArcSwap<ApiKeyTable>>,
-    source: Mutex<Option<(ApiKeysSpec, Option<Stamp>)>>,
-}
-
-impl Default for ApiKeyFile {
-    fn default() -> Self {
-        Self { table: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())), source: Mutex::default() }
-    }
-}
-
-/// The API keys of one configuration, read and not yet in force.
-pub(crate) struct ReadApiKeys {
-    source: Option<(ApiKeysSpec, Option<Stamp>)>,
-    table: ApiKeyTable,
-}
-
-impl ApiKeyFile {
-    /// Reads the file of a configuration. A file that is not there yet holds no keys; one that was there and is gone is
-    /// an error, because an empty table would sign everybody off.
-    ///
-    /// # Errors
-    /// What is wrong with the file.
-    pub(crate) fn read(&self, spec: Option<&ApiKeysSpec>) -> Result<ReadApiKeys, String> {
-        let Some(spec) = spec else { return Ok(ReadApiKeys { source: None, table: ApiKeyTable::empty() }) };
-        let stamp = stamp(&spec.path);
-        let known =
-            self.source.lock().as_ref().is_some_and(|(known, stamp)| known.path == spec.path && stamp.is_some());
-        let table = if stamp.is_none() && !known && !spec.path.exists() {
-            tracing::warn!(event = "api_keys.none", file = %spec.path.display(), "there are no API keys yet; `portcullis keys issue` makes the file");
-            ApiKeyTable::empty()
-        } else {
-            read_table(spec)?
-        };
-        Ok(ReadApiKeys { source: Some((spec.clone(), stamp)), table })
-    }
-
-    /// Puts them in force.
-    pub(crate) fn adopt(&self, read: ReadApiKeys) {
-        self.table.store(Arc::new(read.table));
-        *self.source.lock() = read.source;
-    }
-
-    /// Looks at the file every second until the process ends. A broken file is reported once and changes nothing.
-    pub(crate) async fn run(&self, metrics: &Metrics) {
-        metrics.api_keys_ok.set(1);
-        loop {
-            tokio::time::sleep(FILE_INTERVAL).await;
-            let Some(spec) = self.changed() else { continue };
-            let read = read_table(&spec);
-            metrics.api_keys_ok.set(i64::from(read.is_ok()));
-            match read {
-                Ok(table) => {
-                    self.table.store(Arc::new(table));
-                    tracing::info!(event = "api_keys.loaded", "the API keys were read again");
-                }
-                Err(why) => tracing::error!(
-                    event = "api_keys.failed",
-                    why,
-                    "the API keys could not be read; the last good ones stay"
-                ),
-            }
-        }
-    }
-
-    fn changed(&self) -> Option<ApiKeysSpec> {
-        let mut source = self.source.lock();
-        let (spec, known) = source.as_mut()?;
-        let now = stamp(&spec.path);
-        if *known == now {
-            return None;
-        }
-        // A file that is gone is not forgotten: what was read last stays, and a reload says so.
-        *known = now.or(*known);
-        now.map(|_| spec.clone())
-    }
-}
-
-fn read_table(spec: &ApiKeysSpec) -> Result<ApiKeyTable, String> {
-    let path: &PathBuf = &spec.path;
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    ApiKeyTable::parse(&bytes, &spec.pepper, &spec.brand).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod answer;
+mod api_keys;
 mod body;
 mod boot;
 pub mod cli;
