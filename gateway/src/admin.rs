@@ -102,7 +102,7 @@ impl Admin {
         let Ok(ip) = address.parse::<IpAddr>() else {
             return json(StatusCode::BAD_REQUEST, &json!({ "error": "that is no address" }));
         };
-        let lifted = gateway.bans.lift(counted(ip));
+        let lifted = gateway.bans.lift(portcullis_api::counted(ip));
         if !lifted {
             return json(StatusCode::NOT_FOUND, &json!({ "error": "this client is not blocked" }));
         }
@@ -113,14 +113,6 @@ impl Admin {
             "an operator lifted a block"
         );
         json(StatusCode::OK, &json!({ "lifted": true }))
-    }
-}
-
-/// The client that an address belongs to, as it is counted: any address of a /64 names it.
-fn counted(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

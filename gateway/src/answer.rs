@@ -13,51 +13,23 @@ use portcullis_plugins::{authentication::sets_cookie, cors, rate_limit, reserved
 
 use crate::{
     body,
+    problem::{self, NO_DEVICES, NOSNIFF, Problem, SAME_ORIGIN},
     trip::{Trip, facts},
 };
-
-/// The problem document (RFC 9457): what helps a client, and nothing that helps an attacker.
-#[derive(serde::Serialize)]
-struct Problem<'p> {
-    r#type: &'p str,
-    title: &'p str,
-    status: u16,
-    code: &'p str,
-    request_id: &'p str,
-    #[serde(flatten)]
-    members: std::collections::BTreeMap<&'static str, &'p [String]>,
-}
 
 /// Answers a refused request.
 ///
 /// # Errors
 /// When the client is gone.
 pub(crate) async fn refuse(session: &mut Session, trip: &mut Trip, rejection: &Rejection) -> Result<()> {
-    let problem = Problem {
-        r#type: problem_type(rejection),
-        title: rejection.code.title,
-        status: rejection.code.status,
-        code: rejection.code.name,
-        request_id: &trip.request_id,
-        members: rejection.members.iter().map(|(name, values)| (*name, values.as_slice())).collect(),
-    };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let body = Problem::new(&rejection.code, &trip.request_id).with(&rejection.members).to_json();
     let mut answer = ResponseHeader::build(rejection.code.status, Some(24))?;
     for (name, value) in rejection.headers.iter() {
         answer.append_header(name.clone(), value.clone())?;
     }
-    answer.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+    answer.insert_header(header::CONTENT_TYPE, problem::CONTENT_TYPE)?;
     trip.answer.code = Some(rejection.code.name);
     write(session, trip, answer, Bytes::from(body)).await
-}
-
-fn problem_type(rejection: &Rejection) -> &'static str {
-    match (rejection.code.status, rejection.code.name) {
-        (429, "burst.exceeded") => "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
-        (429, _) => "https://iana.org/assignments/http-problem-types#quota-exceeded",
-        (503, "gateway.unavailable") => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-        _ => "about:blank",
-    }
 }
 
 /// Answers a CORS preflight.
@@ -122,11 +94,7 @@ async fn write(session: &mut Session, trip: &mut Trip, mut answer: ResponseHeade
 /// # Errors
 /// When a header cannot be written.
 pub(crate) fn take_over(session: &Session, trip: &Trip, answer: &mut ResponseHeader) -> Result<()> {
-    let foreign: Vec<HeaderName> =
-        answer.headers.keys().filter(|name| reserved::is_response_reserved(name)).cloned().collect();
-    for name in foreign {
-        answer.remove_header(&name);
-    }
+    remove(answer, |name| reserved::is_response_reserved(name));
     let cookies = trip.snapshot.cookies();
     if !cookies.is_empty() && answer.headers.contains_key(header::SET_COOKIE) {
         let kept: Vec<HeaderValue> = answer
@@ -151,8 +119,12 @@ pub(crate) fn take_over(session: &Session, trip: &Trip, answer: &mut ResponseHea
 
 /// What an interim answer may carry is hints for the client (RFC 8297); everything else waits for the final one.
 pub(crate) fn take_over_interim(answer: &mut ResponseHeader) {
-    let others: Vec<HeaderName> = answer.headers.keys().filter(|name| **name != header::LINK).cloned().collect();
-    for name in others {
+    remove(answer, |name| *name != header::LINK);
+}
+
+fn remove(answer: &mut ResponseHeader, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = answer.headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
         answer.remove_header(&name);
     }
 }
@@ -189,11 +161,6 @@ fn dress(session: &Session, trip: &Trip, answer: &mut ResponseHeader) -> Result<
     }
     Ok(())
 }
-
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
-const NO_DEVICES: HeaderValue =
-    HeaderValue::from_static("accelerometer=(), camera=(), geolocation=(), microphone=(), payment=(), usb=()");
 
 fn security(answer: &mut ResponseHeader, values: &SecurityHeaderValues, tls: bool) -> Result<()> {
     // Names as text: Pingora copies a `HeaderName` that it has no title-case for.

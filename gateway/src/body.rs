@@ -1,7 +1,7 @@
 //! The request body until it is judged: read ahead where that is possible, held back where it is not.
 //!
 //! Invariant: while a body is inspected, the upstream sees no byte of it before the verdict. Up to [`READ_AHEAD`] it
-//! does not even see the head. The measured ground for both is in `ARCHITECTURE.md`.
+//! does not even see the head. The measured ground for both is in ADR 3.
 
 use std::{
     sync::{

@@ -97,11 +97,11 @@ impl Fixed {
     }
 }
 
-/// Reads and settles a file. With `controls`, every control's own checks are made too.
+/// Reads and settles a file, and lets every control check its own part.
 ///
 /// # Errors
 /// Every reason why not.
-pub(crate) fn read(path: &Path) -> Result<(Document, Settled, String), Report> {
+pub(crate) fn read(path: &Path) -> Result<(Document, Settled), Report> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let mut issues = Issues::default();
         issues.push("document.unreadable", &(0..0), format!("the file cannot be read: {error}"));
@@ -117,7 +117,7 @@ pub(crate) fn read(path: &Path) -> Result<(Document, Settled, String), Report> {
         return Err(Report::new(&text, path, issues));
     };
     controls::lint(&portcullis_config::control_inputs(&document), &mut issues);
-    if issues.is_empty() { Ok((document, settled, text)) } else { Err(Report::new(&text, path, issues)) }
+    if issues.is_empty() { Ok((document, settled)) } else { Err(Report::new(&text, path, issues)) }
 }
 
 /// Reads the key files that a configuration names, as a start would.
@@ -136,7 +136,7 @@ impl Runtime {
     /// # Errors
     /// Every reason why not.
     pub(crate) fn start(path: &Path) -> anyhow::Result<(Self, Option<AdminSpec>)> {
-        let (document, settled, _text) = read(path)?;
+        let (document, settled) = read(path)?;
         let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
         let clock = Arc::new(SystemClock::start());
         let key_sets = Arc::new(Registry::new(metrics.clone())?);
@@ -174,7 +174,7 @@ impl Runtime {
         let fixed = Fixed::of(&settled);
         let admin = settled.admin.clone();
         let cookies = cookies(&document);
-        report_certificates(&settled, &metrics);
+        report(&expiries(&settled), &metrics);
         let snapshot = Snapshot::build(1, settled, cookies, controls).map_err(|error| anyhow!("{error}"))?;
         metrics.generation.set(1);
         metrics.reload_ok.set(1);
@@ -215,13 +215,13 @@ impl Runtime {
                 metrics.reload_ok.set(1);
                 metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
                 metrics.reload_time.set(unix(&self.gateway.clock));
-                tracing::info!(event = "config.reloaded", generation, "the new configuration is in force");
                 metrics.reloads.with_label_values(&["ok"]).inc();
+                tracing::info!(event = "config.reloaded", generation, "the new configuration is in force");
             }
             Err(why) => {
                 metrics.reload_ok.set(0);
-                tracing::error!(
                 metrics.reloads.with_label_values(&["refused"]).inc();
+                tracing::error!(
                     event = "config.refused",
                     why = format!("{why:#}"),
                     "the new configuration was refused; the old one stays in force"
@@ -231,7 +231,7 @@ impl Runtime {
     }
 
     async fn next(&self) -> anyhow::Result<u64> {
-        let (document, settled, _text) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
+        let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
             return Err(anyhow!("[listeners], [admin], [log] and [stores] change with a restart only"));
         }
@@ -244,7 +244,7 @@ impl Runtime {
             .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
-        report_certificates(&settled, &self.gateway.metrics);
+        let expiries = expiries(&settled);
         let snapshot =
             Snapshot::build(generation, settled, cookies(&document), controls).map_err(|error| anyhow!("{error}"))?;
         // The servers are looked up and checked before the first request asks for one.
@@ -254,6 +254,7 @@ impl Runtime {
         self.key_sets.adopt(&key_sets);
         self.api_keys.adopt(api_keys);
         self.certificates.replace(tables);
+        report(&expiries, &self.gateway.metrics);
         self.gateway.bans.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
         Ok(generation)
@@ -383,14 +384,20 @@ fn unix(clock: &SystemClock) -> i64 {
     i64::try_from(clock.unix()).unwrap_or(i64::MAX)
 }
 
-fn report_certificates(settled: &Settled, metrics: &Metrics) {
-    metrics.cert_not_after.reset();
-    for (host, certificate) in &settled.certificates {
+/// When each host's certificate ends, in Unix seconds.
+fn expiries(settled: &Settled) -> Vec<(String, i64)> {
+    let expiry = |(host, certificate): (&HostPattern, &Arc<CertifiedKey>)| {
         // The configuration has read it as X.509 already; what cannot be read has no metric.
-        let leaf = certificate.cert.first().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
-        if let Some((_, leaf)) = leaf {
-            metrics.cert_not_after.with_label_values(&[host.to_string()]).set(leaf.validity().not_after.timestamp());
-        }
+        let (_, leaf) = x509_parser::parse_x509_certificate(certificate.cert.first()?).ok()?;
+        Some((host.to_string(), leaf.validity().not_after.timestamp()))
+    };
+    settled.certificates.iter().filter_map(expiry).collect()
+}
+
+fn report(expiries: &[(String, i64)], metrics: &Metrics) {
+    metrics.cert_not_after.reset();
+    for (host, not_after) in expiries {
+        metrics.cert_not_after.with_label_values(&[host]).set(*not_after);
     }
 }
 

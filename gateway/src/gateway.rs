@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
+use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -52,7 +52,7 @@ pub(crate) struct Gateway {
 /// Handed to Pingora: the shared gateway.
 pub(crate) struct Proxy(pub(crate) Arc<Gateway>);
 
-/// Between two pieces of a request body, and to write a piece of an answer.
+/// To write a piece of an answer, and to read what is left of a request after one.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[async_trait]
@@ -134,18 +134,6 @@ impl ProxyHttp for Proxy {
                 Err(Error::explain(ErrorType::HTTPStatus(503), "no server is well"))
             }
         }
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        _reused: bool,
-        _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
-        _trip: &mut Trip,
-    ) -> Result<()> {
-        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -332,10 +320,18 @@ impl Proxy {
         trip: &mut Trip,
     ) -> Result<(), Box<Rejection>> {
         let snapshot = trip.snapshot.clone();
-        let (Some(route), Some(canonical)) = (trip.route, &trip.canonical) else { return Ok(()) };
+        let unjudged = |what: &str| Err(Box::new(Own::Bug(what.into()).rejection()));
+        let (Some(route), Some(canonical)) = (trip.route, &trip.canonical) else {
+            return unjudged("a body without its route");
+        };
         let tenant = trip.admitted.as_ref().and_then(portcullis_plugins::admitted::Admitted::tenant);
         let gate = &snapshot.controls.waf;
-        let Some(limits) = gate.control().map(|waf| waf.limits(route, tenant)) else { return Ok(()) };
+        let Some(limits) = gate.control().map(|waf| waf.limits(route, tenant)) else {
+            return match trip.body {
+                Body::Held(_) => unjudged("a body is held and nothing judges it"),
+                Body::Absent | Body::Whole(_) | Body::Streaming { .. } => Ok(()),
+            };
+        };
         let shadow = gate.mode() == Some(Mode::Shadow);
         let held = match &mut trip.body {
             Body::Held(held) => held,

@@ -6,7 +6,7 @@ use portcullis_api::{ClientIp, Mode, Protocol, Rejection, Trail};
 use portcullis_config::{HostEntry, Matched, RouteEntry, RouteKind};
 use portcullis_plugins::{
     canonical::{self, Canonical, Ended, Head, Target, Upgrade},
-    cors::{self, Preflight},
+    cors::Preflight,
     quota,
     rate_limit::{self, Counted},
     waf::{self, Inspected},
@@ -88,11 +88,6 @@ pub(crate) fn settle_client(session: &Session, conn: &ConnInfo) -> Result<Client
         .topology()
         .settle(conn.peer(), conn.proxied(), &session.req_header().headers)
         .map_err(|error| Own::ClientAddress(error).into())
-}
-
-/// A preflight that the host's rules do not allow.
-pub(crate) fn cors_refused() -> Rejection {
-    cors::refused()
 }
 
 /// What limits let pass in another way than by counting: shadow hits, and rules whose store is away.

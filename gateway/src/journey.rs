@@ -68,7 +68,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     match preflight {
         Preflight::No => {}
         Preflight::Answer(headers) => return Err(Stop::Preflight(headers)),
-        Preflight::Refused => return Err(head::cors_refused().into()),
+        Preflight::Refused => return Err(cors::refused().into()),
     }
 
     // 11: who calls.

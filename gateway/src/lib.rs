@@ -20,6 +20,7 @@ mod journey;
 mod key_sets;
 mod metrics;
 pub mod outbound;
+mod problem;
 mod pseudonym;
 mod record;
 mod refusal;

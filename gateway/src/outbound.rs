@@ -47,9 +47,6 @@ pub struct CredentialPolicy<'r> {
 }
 
 /// Removes every reserved and foreign identity header, whatever its spelling.
-///
-/// # Errors
-/// None today; a `Result` because Pingora's header edits are fallible.
 pub fn strip(head: &mut RequestHeader) -> Stripped<'_> {
     let reserved: Vec<HeaderName> = head.headers.keys().filter(|name| reserved::is_reserved(name)).cloned().collect();
     for name in reserved {

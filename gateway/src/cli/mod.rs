@@ -101,7 +101,7 @@ const fn terminal_width() -> usize {
 }
 
 fn check(config: &std::path::Path) -> anyhow::Result<()> {
-    let (document, settled, _text) = boot::read(config)?;
+    let (document, settled) = boot::read(config)?;
     boot::read_keys(&settled)?;
     for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document)) {
         say(&format!("{}: note: {note}", config.display()))?;

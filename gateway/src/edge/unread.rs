@@ -15,6 +15,7 @@ use tokio::io::ReadBuf;
 use uuid::Uuid;
 
 use super::{Answered, stream::Wire, watch::Cut};
+use crate::problem::{self, NO_DEVICES, NOSNIFF, Problem, SAME_ORIGIN};
 
 const UNREADABLE: Code = Code { name: "request.unreadable", status: 400, title: "The request could not be read" };
 const HEAD_TIMEOUT: Code =
@@ -69,16 +70,6 @@ impl Unread {
     }
 }
 
-/// RFC 9457.
-#[derive(serde::Serialize)]
-struct Problem<'p> {
-    r#type: &'p str,
-    title: &'p str,
-    status: u16,
-    code: &'p str,
-    request_id: &'p str,
-}
-
 /// An answer on its way to the client. The connection ends with it.
 pub(super) struct Answer {
     bytes: Vec<u8>,
@@ -129,9 +120,8 @@ impl Answer {
 }
 
 fn page(code: Code, request_id: &str, tls: bool) -> Vec<u8> {
-    let Code { name, status, title } = code;
-    let problem = Problem { r#type: "about:blank", title, status, code: name, request_id };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let body = Problem::new(&code, request_id).to_json();
+    let status = code.status;
     let phrase = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
     let mut field = |name: &str, value: &[u8]| {
@@ -142,7 +132,7 @@ fn page(code: Code, request_id: &str, tls: bool) -> Vec<u8> {
     // No host is known yet: the headers of a host that sets none.
     let security = SecurityHeaderValues::default();
     field("Date", date::get_cached_date().as_bytes());
-    field("Content-Type", b"application/problem+json");
+    field("Content-Type", problem::CONTENT_TYPE.as_bytes());
     field("Content-Length", body.len().to_string().as_bytes());
     field("Cache-Control", b"no-store");
     field("Connection", b"close");
@@ -152,10 +142,10 @@ fn page(code: Code, request_id: &str, tls: bool) -> Vec<u8> {
     }
     field("Content-Security-Policy", security.content_security_policy.as_bytes());
     field("X-Frame-Options", security.x_frame_options.as_bytes());
-    field("X-Content-Type-Options", b"nosniff");
+    field("X-Content-Type-Options", NOSNIFF.as_bytes());
     field("Referrer-Policy", security.referrer_policy.as_bytes());
-    field("Cross-Origin-Opener-Policy", b"same-origin");
-    field("Permissions-Policy", b"accelerometer=(), camera=(), geolocation=(), microphone=(), payment=(), usb=()");
+    field("Cross-Origin-Opener-Policy", SAME_ORIGIN.as_bytes());
+    field("Permissions-Policy", NO_DEVICES.as_bytes());
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&body);
     bytes

@@ -76,14 +76,20 @@ impl ClientIp {
         self.source
     }
 
-    /// The network by which a client is counted: the address itself for IPv4, its /64 for IPv6 (one customer has
-    /// 2^64 addresses).
+    /// As [`counted`].
     #[must_use]
     pub fn counted(self) -> IpAddr {
-        match self.ip {
-            IpAddr::V4(_) => self.ip,
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
-        }
+        counted(self.ip)
+    }
+}
+
+/// The network by which a client is counted: the address itself for IPv4, its /64 for IPv6 (one customer has 2^64
+/// addresses).
+#[must_use]
+pub fn counted(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -13,7 +13,7 @@ mod settings;
 mod trail;
 mod units;
 
-pub use client_ip::{ClientIp, ClientIpError, IpSource, Topology};
+pub use client_ip::{ClientIp, ClientIpError, IpSource, Topology, counted};
 pub use clock::{Clock, Micros, UnixSeconds};
 pub use control::{Code, Control, ControlName, Fault, Refusal, Verdict};
 pub use facts::{Facts, Protocol};
