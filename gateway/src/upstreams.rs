@@ -7,10 +7,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::{
@@ -21,10 +25,9 @@ use pingora_core::{
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::{
-    Backend, Backends, Extensions, LoadBalancer,
+    Backend, Backends, Extensions,
     discovery::ServiceDiscovery,
     health_check::{HttpHealthCheck, TcpHealthCheck},
-    selection::RoundRobin,
 };
 use portcullis_config::{RouteKind, Server, UpstreamCaSpec, UpstreamProtocol, UpstreamSpec};
 
@@ -39,7 +42,11 @@ pub(crate) struct Upstream {
     pub(crate) name: Arc<str>,
     /// Attempts beyond the first.
     pub(crate) retries_max: u32,
-    balancer: LoadBalancer<RoundRobin>,
+    /// Finds the servers and checks them, at each [`Upstream::refresh`].
+    servers: Backends,
+    /// The servers that were well at the last refresh.
+    well: ArcSwap<Vec<SocketAddr>>,
+    turn: AtomicUsize,
     peer: HttpPeer,
     health_interval: Option<Duration>,
     by_name: bool,
@@ -48,29 +55,31 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Builds the balancer and the peer that every request's peer is copied from.
+    /// Builds the list of servers and the peer that every request's peer is copied from.
     ///
     /// # Errors
     /// When a CA certificate cannot be read; the configuration has checked it before.
     pub(crate) fn build(spec: &UpstreamSpec, generation: u64) -> Result<Self> {
         let peer = peer(spec, generation)?;
         let by_name = spec.servers.iter().any(|server| matches!(server, Server::Name { .. }));
-        let mut backends = Backends::new(Box::new(Servers(spec.servers.iter().map(Server::to_string).collect())));
+        let mut servers = Backends::new(Box::new(Servers(spec.servers.iter().map(Server::to_string).collect())));
         if let Some(health) = &spec.health {
             let timeout = health.timeout.duration();
             match &health.path {
-                Some(path) => backends.set_health_check(http_check(spec, &peer, path, timeout)?),
+                Some(path) => servers.set_health_check(http_check(spec, &peer, path, timeout)?),
                 None => {
                     let mut check = TcpHealthCheck::default();
                     check.peer_template.options.connection_timeout = Some(timeout);
-                    backends.set_health_check(Box::new(check));
+                    servers.set_health_check(Box::new(check));
                 }
             }
         }
         Ok(Self {
             name: spec.name.clone(),
             retries_max: spec.retries_max,
-            balancer: LoadBalancer::from_backends(backends),
+            servers,
+            well: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
             peer,
             health_interval: spec.health.as_ref().map(|health| health.interval.duration()),
             by_name,
@@ -88,11 +97,8 @@ impl Upstream {
         websocket: bool,
         tried: Option<SocketAddr>,
     ) -> Result<(SocketAddr, Box<HttpPeer>), Own> {
-        let fresh = |backend: &Backend, well: bool| well && backend.addr.as_inet().copied() != tried;
-        // With one server, or all others unwell, the tried one is better than none.
-        let backend =
-            self.balancer.select_with(b"", 64, fresh).or_else(|| self.balancer.select(b"", 64)).ok_or(Own::NoServer)?;
-        let address = backend.addr.as_inet().copied().ok_or(Own::NoServer)?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let address = pick(&self.well.load(), turn, tried).ok_or(Own::NoServer)?;
         let mut peer = Box::new(self.peer.clone());
         peer._address = PeerAddr::Inet(address);
         if websocket {
@@ -107,12 +113,15 @@ impl Upstream {
 
     /// Looks the servers up and checks them once.
     pub(crate) async fn refresh(&self, metrics: &Metrics) {
-        if let Err(error) = self.balancer.update().await {
+        if let Err(error) = self.servers.update(|_changed| {}).await {
             tracing::warn!(event = "upstream.resolve", upstream = &*self.name, %error, "the servers could not be looked up");
         }
         if self.health_interval.is_some() {
-            self.balancer.backends().run_health_check(true).await;
+            self.servers.run_health_check(true).await;
         }
+        let servers = self.servers.get_backend();
+        let well = servers.iter().filter(|server| self.servers.ready(server));
+        self.well.store(Arc::new(well.filter_map(|server| server.addr.as_inet().copied()).collect()));
         self.report(metrics);
     }
 
@@ -125,14 +134,12 @@ impl Upstream {
     /// Whether any server is well.
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {
-        let backends = self.balancer.backends();
-        backends.get_backend().iter().any(|backend| backends.ready(backend))
+        !self.well.load().is_empty()
     }
 
     fn report(&self, metrics: &Metrics) {
-        let backends = self.balancer.backends();
-        for backend in backends.get_backend().iter() {
-            let (server, up) = (backend.addr.to_string(), backends.ready(backend));
+        for server in self.servers.get_backend().iter() {
+            let (server, up) = (server.addr.to_string(), self.servers.ready(server));
             metrics.upstream_up.with_label_values(&[&*self.name, &server]).set(i64::from(up));
             let before = self.known.lock().insert(server.clone(), up);
             match (before, up) {
@@ -156,6 +163,14 @@ impl Upstream {
             }
         }
     }
+}
+
+/// The server whose turn it is, or the next that was not tried. With one server, or all others unwell, the tried one is
+/// better than none.
+fn pick(well: &[SocketAddr], turn: usize, tried: Option<SocketAddr>) -> Option<SocketAddr> {
+    let (before, from) = well.split_at(turn.checked_rem(well.len())?);
+    let mut in_turn = from.iter().chain(before).copied();
+    in_turn.clone().find(|server| Some(*server) != tried).or_else(|| in_turn.next())
 }
 
 fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
@@ -233,5 +248,22 @@ impl ServiceDiscovery for Servers {
             }
             Some(_) | None => Ok((found, HashMap::new())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_take_turns_and_a_tried_one_comes_last() {
+        let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let servers = [a, b, c];
+        let turns: Vec<_> = (0..4).map(|turn| pick(&servers, turn, None)).collect();
+        assert_eq!(turns, [Some(a), Some(b), Some(c), Some(a)]);
+        assert_eq!(pick(&servers, 2, Some(c)), Some(a));
+        assert_eq!(pick(&servers, usize::MAX, None), Some(servers[usize::MAX % 3]));
+        assert_eq!(pick(&[a], 7, Some(a)), Some(a), "better than none");
+        assert_eq!(pick(&[], 0, None), None);
     }
 }
