@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::Receiver,
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -63,6 +64,7 @@ struct State {
 pub struct Upstream {
     address: SocketAddr,
     state: Arc<State>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Upstream {
@@ -99,9 +101,9 @@ impl Upstream {
             stopped: AtomicBool::new(false),
             open: Mutex::default(),
         });
-        let accepting = Arc::clone(&state);
-        std::thread::spawn(move || accept(&listener, &accepting));
-        Self { address, state }
+        let shared = Arc::clone(&state);
+        let accepting = std::thread::spawn(move || accept(&listener, &shared));
+        Self { address, state, accepting: Mutex::new(Some(accepting)) }
     }
 
     /// `host:port` for the configuration.
@@ -152,6 +154,9 @@ impl Upstream {
         self.state.stopped.store(true, Ordering::SeqCst);
         // The accept loop wakes, sees that it is over, and drops its listener.
         drop(TcpStream::connect(self.address));
+        if let Some(accepting) = lock(&self.accepting).take() {
+            accepting.join().expect("the accept loop does not panic");
+        }
         for open in lock(&self.state.open).drain(..) {
             drop(open.shutdown(std::net::Shutdown::Both));
         }
