@@ -144,7 +144,7 @@ impl Runtime {
         key_sets.adopt(&prepared);
         let api_keys = Arc::new(ApiKeyFile::default());
         api_keys.adopt(read_api_keys(&api_keys, &settled)?);
-        let (store_runtime, redis) = shared_store(&settled.stores)?;
+        let (store_runtime, redis) = shared_store(&settled.stores, &metrics)?;
         let bans = Arc::new(BanTable::new(&violations(&document), RandomState::new()));
         let limits = limits(&settled.stores, &clock, redis.as_ref())?;
         let burst = burst_counters(clock.clone());
@@ -333,7 +333,10 @@ fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTick
 }
 
 /// The shared store with a runtime of its own: its connection outlives any listener's.
-fn shared_store(stores: &StoresSpec) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
+fn shared_store(
+    stores: &StoresSpec,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
     let url = match &stores.counters {
         Counters::Memory => return Ok((None, None)),
         Counters::Redis(url) => std::str::from_utf8(url.expose()).context("stores.counters")?.to_owned(),
@@ -341,7 +344,7 @@ fn shared_store(stores: &StoresSpec) -> anyhow::Result<(Option<tokio::runtime::R
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
     let options = Options { deadline: stores.deadline.duration(), ..Options::new(url, stores.prefix.clone()) };
-    let counters = RedisCounters::start(options, runtime.handle())?;
+    let counters = RedisCounters::start(options, metrics.clone(), runtime.handle())?;
     Ok((Some(runtime), Some(Arc::new(counters))))
 }
 

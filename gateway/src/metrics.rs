@@ -41,6 +41,24 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "1 while the shared store answers in time; 1 with counters in memory",
     ),
     (
+        "portcullis_ratelimit_store_duration_seconds",
+        "histogram",
+        &[],
+        "calls of the shared store, each for one or more checks, until its answer or the deadline",
+    ),
+    (
+        "portcullis_ratelimit_store_errors_total",
+        "counter",
+        &["kind"],
+        "checks that the shared store gave no answer to: late, gone, refused or busy",
+    ),
+    (
+        "portcullis_ratelimit_remembered_total",
+        "counter",
+        &[],
+        "checks refused without asking the shared store, which had said that a limit is used up",
+    ),
+    (
         "portcullis_ratelimit_degraded_total",
         "counter",
         &["rule"],
@@ -91,6 +109,9 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: IntGauge,
     pub(crate) decisions: DecisionCounters,
     pub(crate) store_up: IntGauge,
+    pub(crate) store_duration: Histogram,
+    pub(crate) store_errors: IntCounterVec,
+    pub(crate) remembered: IntCounter,
     pub(crate) degraded: IntCounterVec,
     pub(crate) jwks_age: IntGaugeVec,
     pub(crate) jwks_refresh: IntCounterVec,
@@ -144,6 +165,11 @@ impl Metrics {
             registry.register(Box::new(one.clone()))?;
             Ok(one)
         };
+        let counter = |name: &str| -> prometheus::Result<IntCounter> {
+            let one = IntCounter::with_opts(family(name)?.0)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok(one)
+        };
         let histogram = |name: &str| -> prometheus::Result<Histogram> {
             let (opts, labels) = family(name)?;
             let vec = HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)?;
@@ -163,6 +189,9 @@ impl Metrics {
             in_flight: gauge("portcullis_requests_in_flight")?,
             decisions: DecisionCounters::new(counters("portcullis_decisions_total")?),
             store_up: gauge("portcullis_ratelimit_store_up")?,
+            store_duration: histogram("portcullis_ratelimit_store_duration_seconds")?,
+            store_errors: counters("portcullis_ratelimit_store_errors_total")?,
+            remembered: counter("portcullis_ratelimit_remembered_total")?,
             degraded: counters("portcullis_ratelimit_degraded_total")?,
             jwks_age: gauges("portcullis_jwks_age_seconds")?,
             jwks_refresh: counters("portcullis_jwks_refresh_total")?,
@@ -178,11 +207,7 @@ impl Metrics {
             upstream_up: gauges("portcullis_upstream_up")?,
             upstream_retries: counters("portcullis_upstream_retries_total")?,
             log_dropped: counters("portcullis_log_dropped_total")?,
-            label_overflow: {
-                let one = IntCounter::with_opts(family("portcullis_label_overflow_total")?.0)?;
-                registry.register(Box::new(one.clone()))?;
-                one
-            },
+            label_overflow: counter("portcullis_label_overflow_total")?,
             registry,
         })
     }

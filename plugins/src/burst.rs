@@ -94,7 +94,7 @@ impl Control for Burst {
         let level = table.take_one(clock.now(), key, self.numbers.rate());
         Ok(match level.answer {
             Answer::Charged => Verdict::Pass(WithinBurst(())),
-            Answer::Spared | Answer::Short => {
+            Answer::Spared | Answer::Short | Answer::Unasked => {
                 Verdict::Deny(Deny::Exceeded(Excess::of_one(Standing::new(&self.name, &self.numbers, key, level))))
             }
         })

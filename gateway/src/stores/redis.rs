@@ -1,10 +1,14 @@
-//! Counters in one Redis: one atomic script a call, over one multiplexed connection, never waited for beyond a deadline.
+//! Counters in one Redis: one atomic script a batch of calls, over one multiplexed connection, never waited for beyond a
+//! deadline. A bucket that Redis said is empty is not asked again until it cannot be: see `denied`.
 //!
 //! A call that misses its deadline leaves with a fault and is never asked again, for what became of it is unknown. Five
 //! misses in a row open the breaker: from then on calls fail at once, and a prober behind the traffic closes it.
 //! `watch` keeps the connection: the driver by itself would never leave one that is open but dead.
 
+mod batch;
 mod breaker;
+mod call;
+mod denied;
 mod watch;
 
 use std::{
@@ -15,17 +19,20 @@ use std::{
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault, Taking};
+use portcullis_plugins::rate_limit::{Bucket, Level, SharedCounters, StoreFault, Taking};
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     task::JoinHandle,
     time::timeout,
 };
 
+use batch::Waiting;
 use breaker::Breaker;
+use call::{Ask, SCRIPT};
+use denied::Denials;
 
-const SCRIPT: &str = include_str!("take.lua");
+use crate::metrics::Metrics;
 
 /// Requests that the driver queues; its own default of 50 is a bottleneck under load.
 const BUFFER: usize = 2_048;
@@ -79,6 +86,7 @@ pub(crate) enum Health {
 /// Counters in Redis.
 pub(crate) struct RedisCounters {
     inner: Arc<Inner>,
+    queue: mpsc::UnboundedSender<Waiting>,
     watch: JoinHandle<()>,
 }
 
@@ -92,6 +100,8 @@ struct Inner {
     keys: String,
     evalsha: String,
     deadline: Duration,
+    denials: Denials,
+    metrics: Arc<Metrics>,
     permits: Semaphore,
     live: ArcSwapOption<aio::MultiplexedConnection>,
     breaker: Breaker,
@@ -101,7 +111,7 @@ struct Inner {
 }
 
 /// Why one call got no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Miss {
     /// Nothing came within the deadline.
     Late,
@@ -113,13 +123,15 @@ enum Miss {
 
 impl RedisCounters {
     /// Starts. Connects behind the traffic, on `runtime`: a Redis that is away keeps nobody from starting.
-    pub(crate) fn start(options: Options, runtime: &Handle) -> Result<Self, NoUrl> {
+    pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoUrl> {
         let Options { url, prefix, deadline, in_flight_max, roots } = options;
         let client = client(url, roots).map_err(|_| NoUrl)?;
         let inner = Arc::new(Inner {
             keys: format!("{prefix}:{{{prefix}}}:"),
             evalsha: Script::new(SCRIPT).get_hash().to_owned(),
             deadline,
+            denials: Denials::new(Instant::now()),
+            metrics,
             permits: Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)),
             live: ArcSwapOption::empty(),
             breaker: Breaker::new(Instant::now()),
@@ -127,7 +139,10 @@ impl RedisCounters {
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
         let watch = runtime.spawn(watch::watch(inner.clone(), client));
-        Ok(Self { inner, watch })
+        // Bounded by the permits of those who wait.
+        let (queue, waiting) = mpsc::unbounded_channel();
+        runtime.spawn(batch::run(inner.clone(), waiting));
+        Ok(Self { inner, queue, watch })
     }
 
     /// How the store stands.
@@ -138,40 +153,69 @@ impl RedisCounters {
 
 impl SharedCounters for RedisCounters {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
-        Box::pin(self.inner.take(buckets))
+        Box::pin(self.levels(buckets))
+    }
+}
+
+impl RedisCounters {
+    /// From memory where the answer is known, else from Redis.
+    async fn levels(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
+        let inner = &self.inner;
+        if let Some(levels) = inner.denials.answer(buckets, Instant::now()) {
+            inner.metrics.remembered.inc();
+            return Ok(levels);
+        }
+        self.ask(buckets).await.inspect_err(|fault| {
+            let kind = match fault {
+                StoreFault::Away => "gone",
+                StoreFault::Late => "late",
+                StoreFault::Busy => "busy",
+                StoreFault::Refused(_) => "refused",
+            };
+            inner.metrics.store_errors.with_label_values(&[kind]).inc();
+        })
+    }
+
+    async fn ask(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
+        let inner = &self.inner;
+        if inner.breaker.is_open() {
+            return Err(StoreFault::Away);
+        }
+        let Some(live) = inner.live.load_full() else { return Err(StoreFault::Away) };
+        // Bounds what waits on a server that hangs.
+        let _permit = inner.permits.try_acquire().map_err(|_| StoreFault::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { ask: Ask::of(buckets, &inner.keys), answer };
+        self.queue.send(waiting).map_err(|_| StoreFault::Away)?;
+        match timeout(inner.deadline, answered).await {
+            Ok(Ok(Ok(levels))) => {
+                inner.denials.remember(buckets, &levels, Instant::now());
+                Ok(levels)
+            }
+            Err(_) | Ok(Ok(Err(Miss::Late))) => {
+                inner.note::<()>(&live, &Err(Miss::Late));
+                Err(StoreFault::Late)
+            }
+            Ok(Err(_) | Ok(Err(Miss::Gone(_)))) => Err(StoreFault::Away),
+            Ok(Ok(Err(Miss::Refused(code)))) => Err(StoreFault::Refused(code)),
+        }
     }
 }
 
 impl Inner {
-    async fn take(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
-        if self.breaker.is_open() {
-            return Err(StoreFault::Away);
-        }
-        let Some(live) = self.live.load_full() else { return Err(StoreFault::Away) };
-        // Bounds what waits on a server that hangs: the driver would queue without an end.
-        let _permit = self.permits.try_acquire().map_err(|_| StoreFault::Busy)?;
-        let result = self.call(&live, buckets, None).await;
-        self.note(&live, &result);
-        result.map_err(|miss| match miss {
-            Miss::Late => StoreFault::Late,
-            Miss::Gone(_) => StoreFault::Away,
-            Miss::Refused(code) => StoreFault::Refused(code),
-        })
-    }
-
-    /// One call under the deadline. `clock` is a test's, in microseconds.
+    /// One run of the script under the deadline. `clock` is a test's, in microseconds.
     async fn call(
         &self,
         live: &aio::MultiplexedConnection,
-        buckets: &[Bucket<'_>],
+        batch: &[&Ask],
         clock: Option<u64>,
-    ) -> Result<Vec<Level>, Miss> {
+    ) -> Result<Vec<Vec<Level>>, Miss> {
         let mut connection = live.clone();
         let asked = async {
-            match self.command("EVALSHA", &self.evalsha, buckets, clock).query_async(&mut connection).await {
+            match call::command("EVALSHA", &self.evalsha, batch, clock).query_async(&mut connection).await {
                 // The server forgets scripts when it restarts and on SCRIPT FLUSH. Nothing was taken: ask again, whole.
                 Err(error) if error.code() == Some("NOSCRIPT") => {
-                    self.command("EVAL", SCRIPT, buckets, clock).query_async(&mut connection).await
+                    call::command("EVAL", SCRIPT, batch, clock).query_async(&mut connection).await
                 }
                 answer => answer,
             }
@@ -181,29 +225,7 @@ impl Inner {
             Ok(Err(error)) => return Err(Miss::of(&error)),
             Ok(Ok(reply)) => reply,
         };
-        levels(&reply, buckets.len()).ok_or_else(|| Miss::Refused("an answer it does not have".to_owned()))
-    }
-
-    fn command(&self, verb: &str, script: &str, buckets: &[Bucket<'_>], clock: Option<u64>) -> ::redis::Cmd {
-        let mut command = ::redis::cmd(verb);
-        command.arg(script).arg(buckets.len());
-        for bucket in buckets {
-            command.arg(self.key(bucket));
-        }
-        command.arg(clock.map_or_else(String::new, |micros| micros.to_string()));
-        for Bucket { rate, binding, .. } in buckets {
-            let binding = match binding {
-                Binding::Together => "t",
-                Binding::Alone => "a",
-            };
-            command.arg(rate.interval()).arg(rate.burst()).arg(binding);
-        }
-        command
-    }
-
-    /// `prefix:{prefix}:rule:hash`.
-    fn key(&self, bucket: &Bucket<'_>) -> String {
-        format!("{}{}:{:032x}", self.keys, bucket.rule, bucket.key)
+        call::levels(&reply, batch).ok_or_else(|| Miss::Refused("an answer it does not have".to_owned()))
     }
 
     /// Tells breaker and watch what came of a call. A straggler of a connection that was left says nothing of the
@@ -303,28 +325,6 @@ fn config() -> AsyncConnectionConfig {
         // Ours is around the wait of each call: the driver's would hide misses from the breaker.
         .set_response_timeout(None)
         .set_pipeline_buffer_size(BUFFER)
-}
-
-/// Four integers a bucket; anything else is no answer.
-fn levels(reply: &[i64], buckets: usize) -> Option<Vec<Level>> {
-    let (fours, rest) = reply.as_chunks::<4>();
-    if fours.len() != buckets || !rest.is_empty() {
-        return None;
-    }
-    let level = |&[answer, remaining, retry_after, reset_after]: &[i64; 4]| {
-        Some(Level {
-            answer: match answer {
-                0 => Answer::Spared,
-                1 => Answer::Charged,
-                2 => Answer::Short,
-                _ => return None,
-            },
-            remaining: u32::try_from(remaining).ok()?,
-            retry_after: u64::try_from(retry_after).ok()?,
-            reset_after: u64::try_from(reset_after).ok()?,
-        })
-    };
-    fours.iter().map(level).collect()
 }
 
 #[cfg(test)]

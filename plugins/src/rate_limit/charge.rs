@@ -155,7 +155,7 @@ fn judge(asked: &[Asked<'_>], levels: &[Level], at: CountedAt, mut notes: Vec<No
                 let detail = "would have answered 429".to_owned();
                 notes.push(Note { rule: asked.rule.name.clone(), kind: NoteKind::Shadow, detail });
             }
-            (Mode::Shadow, Answer::Charged | Answer::Spared) => {}
+            (Mode::Shadow, Answer::Charged | Answer::Spared | Answer::Unasked) => {}
         }
     }
     if enforced.iter().any(|standing| standing.answer() == Answer::Short) {

@@ -37,6 +37,8 @@ pub enum Answer {
     Spared,
     /// It had no token.
     Short,
+    /// It was not asked, because another bucket is known to have no token.
+    Unasked,
 }
 
 /// How a bucket stands after a call.
@@ -53,6 +55,9 @@ pub struct Level {
 }
 
 impl Level {
+    /// Of a bucket that was not asked: as good as full, so that it is never told as the tightest.
+    pub const UNASKED: Self = Self { answer: Answer::Unasked, remaining: u32::MAX, retry_after: 0, reset_after: 0 };
+
     pub(super) fn of(answer: Answer, taken: Taken) -> Self {
         Self { answer, remaining: taken.remaining, retry_after: taken.retry_after, reset_after: taken.reset_after }
     }

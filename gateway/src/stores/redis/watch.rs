@@ -14,7 +14,11 @@ use portcullis_api::Millis;
 use portcullis_plugins::rate_limit::{Binding, Bucket, Rate};
 use tokio::time::{sleep, timeout};
 
-use super::{CONNECT_TIMEOUT, Inner, Miss, SCRIPT, config, said};
+use super::{
+    CONNECT_TIMEOUT, Inner, Miss,
+    call::{Ask, SCRIPT},
+    config, said,
+};
 
 /// Between two attempts to connect: doubled from the one to the other.
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
@@ -103,5 +107,5 @@ async fn probe(inner: &Inner, connection: &aio::MultiplexedConnection) -> Result
     let (requests, window) = (NonZeroU32::MIN.saturating_add(999), Millis::from_secs(1));
     let Ok(rate) = Rate::new(requests, window, requests) else { return Ok(()) };
     let bucket = Bucket { rule: "_probe", key: 0, rate, binding: Binding::Alone };
-    inner.call(connection, &[bucket], None).await.map(drop)
+    inner.call(connection, &[&Ask::of(&[bucket], &inner.keys)], None).await.map(drop)
 }

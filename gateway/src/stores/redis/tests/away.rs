@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_plugins::rate_limit::{Answer, StoreFault};
 
-use super::server::{Server, Wire, bucket, connected, free_port, healthy, options, start, take, until, why};
+use super::server::{Server, Wire, bucket, connected, free_port, healthy, metrics, options, start, take, until, why};
 use crate::stores::redis::{Health, Options, RedisCounters};
 
 const DEADLINE: Duration = Duration::from_millis(100);
@@ -147,7 +147,7 @@ async fn a_wrong_password_is_told_without_the_password() {
 async fn what_is_no_url_is_refused_and_not_echoed() {
     for url in ["", "127.0.0.1", "http://:secret@127.0.0.1/", "redis://:secret@:x/"] {
         let runtime = tokio::runtime::Handle::current();
-        let refused = RedisCounters::start(Options::new(url.to_owned(), "p".to_owned()), &runtime).err();
+        let refused = RedisCounters::start(Options::new(url.to_owned(), "p".to_owned()), metrics(), &runtime).err();
         assert!(!refused.expect(url).to_string().contains("secret"));
     }
 }

@@ -7,6 +7,7 @@ use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level, Rate, Table
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::server::{Server, bucket, connected, options, rate, take};
+use crate::stores::redis::call::Ask;
 
 fn answers(levels: &[Level]) -> Vec<Answer> {
     levels.iter().map(|level| level.answer).collect()
@@ -94,16 +95,33 @@ async fn a_script_that_the_server_forgot_is_sent_again() {
     assert_eq!(answers(&take(&counters, &one).await.unwrap()), [Answer::Short]);
 }
 
-/// Buckets are told apart by number; the numbers of a bucket follow from it, so that it always has the same.
-fn wanted() -> impl Strategy<Value = Vec<(u64, Vec<(u8, bool)>)>> {
-    // Steps of the clock go forth and back; intervals are long enough that no key expires during a case.
-    vec((0..200_000_000u64, vec((0..6u8, any::<bool>()), 1..5)), 1..25)
+/// Which buckets, and whether alone. They are told apart by number; the numbers of a bucket follow from it, so that it
+/// always has the same.
+type Call = Vec<(u8, bool)>;
+
+fn wanted() -> impl Strategy<Value = Vec<(u64, Vec<Call>)>> {
+    // Steps of the clock go forth and back; intervals are long enough that no key expires during a case. In each step
+    // a batch of calls, which may want the same buckets.
+    vec((0..200_000_000u64, vec(vec((0..6u8, any::<bool>()), 1..5), 1..5)), 1..12)
 }
 
 fn numbers(n: u8) -> Rate {
     let nonzero = |n: u32| std::num::NonZeroU32::new(n).unwrap();
     let n = u32::from(n);
     Rate::new(nonzero(7 + n), Millis::from_secs(600 + u64::from(n)), nonzero(1 + n)).unwrap()
+}
+
+fn buckets(mut wanted: Call, case: u128) -> Vec<Bucket<'static>> {
+    wanted.sort_unstable();
+    wanted.dedup_by_key(|(n, _)| *n);
+    let bucket = |(n, alone)| Bucket {
+        rule: "r",
+        // Spread in the table, and another bucket in each case.
+        key: (u128::from(n) << 64) | (case << 16) | u128::from(n),
+        rate: numbers(n),
+        binding: if alone { Binding::Alone } else { Binding::Together },
+    };
+    wanted.into_iter().map(bucket).collect()
 }
 
 #[test]
@@ -119,22 +137,13 @@ fn memory_and_redis_answer_alike() {
         cases.set(case);
         let table = Table::new(1 << 10);
         let start = 1_700_000_000_000_000_u64;
-        for (at, mut wanted) in steps {
-            wanted.sort_unstable();
-            wanted.dedup_by_key(|(n, _)| *n);
-            let buckets: Vec<_> = wanted
-                .iter()
-                .map(|&(n, alone)| Bucket {
-                    rule: "r",
-                    // Spread in the table, and another bucket in each case.
-                    key: (u128::from(n) << 64) | (u128::from(n) + (case << 16)),
-                    rate: numbers(n),
-                    binding: if alone { Binding::Alone } else { Binding::Together },
-                })
-                .collect();
+        for (at, batch) in steps {
+            let calls: Vec<Vec<_>> = batch.into_iter().map(|call| buckets(call, case)).collect();
+            let asks: Vec<Ask> = calls.iter().map(|call| Ask::of(call, "test:{test}:")).collect();
             let now = start + at;
-            let there = runtime.block_on(counters.inner.call(&live, &buckets, Some(now)));
-            prop_assert_eq!(there.unwrap(), table.take(now, &buckets));
+            let there = runtime.block_on(counters.inner.call(&live, &asks.iter().collect::<Vec<_>>(), Some(now)));
+            let here: Vec<_> = calls.iter().map(|call| table.take(now, call)).collect();
+            prop_assert_eq!(there.unwrap(), here);
         }
         Ok(())
     });

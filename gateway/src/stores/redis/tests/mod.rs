@@ -1,7 +1,10 @@
 //! Against a real redis-server, which each test starts on a port of its own.
 
 mod away;
+mod batching;
 mod counting;
 mod server;
 mod tls;
 mod whole;
+
+pub(in crate::stores::redis) use server::bucket;

@@ -20,7 +20,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::stores::redis::{Health, Options, RedisCounters};
+use crate::{
+    metrics::Metrics,
+    stores::redis::{Health, Options, RedisCounters},
+};
 
 /// How long a condition may take to come true on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -124,7 +127,11 @@ pub(super) fn options(url: String) -> Options {
 }
 
 pub(super) fn start(options: Options) -> RedisCounters {
-    RedisCounters::start(options, &Handle::current()).unwrap()
+    RedisCounters::start(options, metrics(), &Handle::current()).unwrap()
+}
+
+pub(super) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
 }
 
 /// Counters that are connected.
@@ -151,7 +158,7 @@ pub(super) fn rate(requests: u32, window_s: u64) -> Rate {
 }
 
 /// A bucket of `requests` in an hour: nothing flows in during a test.
-pub(super) fn bucket(rule: &str, key: u128, requests: u32) -> Bucket<'_> {
+pub(in crate::stores::redis) fn bucket(rule: &str, key: u128, requests: u32) -> Bucket<'_> {
     Bucket { rule, key, rate: rate(requests, 3_600), binding: Binding::Together }
 }
 

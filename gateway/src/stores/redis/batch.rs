@@ -1,0 +1,81 @@
+//! Calls that come while others are under way go to Redis together: one run of the script for many requests.
+//!
+//! There is no timer. While fewer than [`UNDER_WAY_MAX`] batches are under way a call goes at once; what comes meanwhile
+//! is the next batch. So a quiet gateway waits for nothing, and a busy one spends a batch's cost on many calls.
+//!
+//! Invariant: a call whose request gave up before it was sent is not sent: nobody would be told that it was charged.
+
+use std::{sync::Arc, time::Instant};
+
+use portcullis_plugins::rate_limit::Level;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver, oneshot};
+
+use super::{Inner, Miss, call::Ask};
+
+/// Batches on their way. Two, so that Redis has the next one to do while an answer travels.
+const UNDER_WAY_MAX: usize = 2;
+
+/// Buckets of one batch, which keep Redis from everything else for about half a millisecond.
+const BUCKETS_MAX: usize = 64;
+
+/// A call that waits for its turn or its answer.
+pub(super) struct Waiting {
+    pub(super) ask: Ask,
+    pub(super) answer: oneshot::Sender<Result<Vec<Level>, Miss>>,
+}
+
+/// Sends what comes, until nobody can send any more.
+pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>) {
+    let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+    while let Some(first) = queue.recv().await {
+        let Ok(slot) = under_way.clone().acquire_owned().await else { return };
+        let mut buckets = first.ask.buckets();
+        let mut batch = vec![first];
+        while buckets < BUCKETS_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            buckets = buckets.saturating_add(next.ask.buckets());
+            batch.push(next);
+        }
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        if !batch.is_empty() {
+            tokio::spawn(send(inner.clone(), batch, slot));
+        }
+    }
+}
+
+/// Sends a batch and tells each call what came of it. A call that was late tells the breaker itself.
+async fn send(inner: Arc<Inner>, batch: Vec<Waiting>, _slot: OwnedSemaphorePermit) {
+    let Some(live) = inner.live.load_full() else {
+        return batch.into_iter().for_each(|waiting| waiting.tell(Err(Miss::Gone("not connected".to_owned()))));
+    };
+    let asks: Vec<&Ask> = batch.iter().map(|waiting| &waiting.ask).collect();
+    let start = Instant::now();
+    let result = inner.call(&live, &asks, None).await;
+    inner.metrics.store_duration.observe(start.elapsed().as_secs_f64());
+    match result {
+        Ok(levels) => {
+            if batch.iter().any(|waiting| waiting.answer.is_closed()) {
+                inner.breaker.heard(Instant::now());
+            } else {
+                inner.note(&live, &Ok(()));
+            }
+            batch.into_iter().zip(levels).for_each(|(waiting, levels)| waiting.tell(Ok(levels)));
+        }
+        Err(miss) => {
+            for waiting in batch {
+                if miss != Miss::Late {
+                    inner.note::<()>(&live, &Err(miss.clone()));
+                }
+                waiting.tell(Err(miss.clone()));
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn tell(self, result: Result<Vec<Level>, Miss>) {
+        // A request that gave up is not there to hear it.
+        drop(self.answer.send(result));
+    }
+}
