@@ -1,10 +1,10 @@
--- Takes tokens for a batch of calls, one after the other. Of each call: one token of each bucket, all or none of those
--- bound together, each of the others by itself. One atomic step.
+-- Takes tokens for a batch of calls, one after the other. Of each call: what it costs of each bucket, all or none of
+-- those bound together, each of the others by itself. One atomic step.
 -- The arithmetic of plugins/src/rate_limit/gcra.rs; a test compares the two.
 --
 -- KEYS     one a bucket, call after call, all in one slot; each once in a call
 -- ARGV[1]  "" for the server's clock; microseconds of a clock that a test hands in
--- ARGV     then for each call the number of its buckets, and three a bucket: interval in microseconds, burst,
+-- ARGV     then for each call the number of its buckets, and four a bucket: interval in microseconds, burst, cost,
 --          "t" (together) or "a" (alone)
 -- reply    four integers a bucket: 0 spared, 1 charged or 2 short; remaining; retry after and reset after in microseconds
 --
@@ -24,31 +24,31 @@ while arg <= #ARGV do
   local count = tonumber(ARGV[arg])
   local buckets, all = {}, true
   for i = 1, count do
-    local at = arg + i * 3 - 2
-    local interval, burst, alone = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2] == 'a'
+    local at = arg + i * 4 - 3
+    local interval, burst, alone = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 3] == 'a'
+    local need = interval * tonumber(ARGV[at + 2])
     local name = KEYS[key + i]
     local cap = now + interval * burst
     -- The clamp survives a clock that went back, as after a failover to another server.
     local tat = math.min(math.max(tats[name], now), cap)
-    local has_token = cap - tat >= interval
-    if not alone and not has_token then all = false end
-    buckets[i] = { name = name, interval = interval, cap = cap, tat = tat, alone = alone, has_token = has_token }
+    local enough = cap - tat >= need
+    if not alone and not enough then all = false end
+    buckets[i] = { name = name, interval = interval, need = need, cap = cap, tat = tat, alone = alone, enough = enough }
   end
   for _, b in ipairs(buckets) do
     local answer, tat = 2, b.tat
-    if b.has_token and (all or b.alone) then
-      answer, tat = 1, b.tat + b.interval
+    if b.enough and (all or b.alone) then
+      answer, tat = 1, b.tat + b.need
       tats[b.name], changed[b.name] = tat, true
-    elseif b.has_token then
+    elseif b.enough then
       answer = 0
     end
     local remaining = math.floor((b.cap - tat) / b.interval)
-    local retry_after = 0
-    if remaining == 0 then retry_after = tat + b.interval - b.cap end
+    local retry_after = math.max(0, tat + b.need - b.cap)
     local n = #reply
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = answer, remaining, retry_after, tat - now
   end
-  key, arg = key + count, arg + 1 + count * 3
+  key, arg = key + count, arg + 1 + count * 4
 end
 
 for name in pairs(changed) do

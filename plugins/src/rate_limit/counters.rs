@@ -6,14 +6,14 @@ use portcullis_api::Micros;
 
 use super::{Rate, gcra::Taken};
 
-/// One bucket of one request, of which one token is wanted.
+/// One bucket of one request, of which its cost is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket<'r> {
     /// The limit's name, `[a-z0-9_-]`.
     pub rule: &'r str,
     /// A keyed hash of the rule, its numbers and what it counts by. Stands at most once in a call.
     pub key: u128,
-    /// The numbers.
+    /// The numbers, and what a request costs.
     pub rate: Rate,
     /// Whether its lack of a token keeps the others from being charged.
     pub binding: Binding,
@@ -22,7 +22,7 @@ pub struct Bucket<'r> {
 /// How buckets of one call hang together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Binding {
-    /// Charged if each bucket of this kind has a token, else none of them is.
+    /// Charged if each bucket of this kind has the tokens, else none of them is.
     Together,
     /// Charged by itself: a rule in shadow.
     Alone,
@@ -31,13 +31,13 @@ pub enum Binding {
 /// What came of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// A token was taken.
+    /// What the request costs was taken.
     Charged,
-    /// It had a token, and keeps it, because another bucket had none.
+    /// It had the tokens, and keeps them, because another bucket had not.
     Spared,
-    /// It had no token.
+    /// It had too few tokens.
     Short,
-    /// It was not asked, because another bucket is known to have no token.
+    /// It was not asked, because another bucket is known to have too few.
     Unasked,
 }
 
@@ -48,7 +48,7 @@ pub struct Level {
     pub answer: Answer,
     /// Tokens left.
     pub remaining: u32,
-    /// Microseconds until there is a token; 0 where there is one.
+    /// Microseconds until there are the tokens of one more request; 0 where there are.
     pub retry_after: Micros,
     /// Microseconds until the bucket is full.
     pub reset_after: Micros,
@@ -85,7 +85,7 @@ pub type Taking<'a> = Pin<Box<dyn Future<Output = Result<Vec<Level>, StoreFault>
 
 /// Counters that several gateways share.
 pub trait SharedCounters: Send + Sync + 'static {
-    /// Takes one token of each bucket, all or none of those bound together, in one atomic step. Answers in the order
+    /// Takes what the request costs of each bucket, all or none of those bound together, in one atomic step. Answers in the order
     /// of `buckets`, or says why not within the store's deadline.
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a>;
 }

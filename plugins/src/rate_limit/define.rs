@@ -83,6 +83,7 @@ fn built_in() -> BTreeMap<String, Limit> {
         requests: At::nowhere(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN)),
         window: At::nowhere(window),
         burst: None,
+        cost: None,
         mode: Mode::default(),
         on_store_failure: OnStoreFailure::default(),
     };
@@ -94,7 +95,7 @@ fn built_in() -> BTreeMap<String, Limit> {
 
 fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
-    let Limit { key, requests, window, burst, mode, on_store_failure } = limit;
+    let Limit { key, requests, window, burst, cost, mode, on_store_failure } = limit;
     check_name(name, &requests.span, issues);
     let parts = parts(name, key, issues);
     if window.value > WINDOW_MAX {
@@ -114,10 +115,14 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
             "write why, as in `{ allow = \"a soft quota, billed afterwards\" }`",
         );
     }
-    let site =
-        Written { requests: requests.value, window: window.value, burst: burst.as_ref().map(|burst| burst.value) };
-    let numbers =
-        site.numbers(name).map_err(|wrong| issues.push("limits.numbers", &requests.span, format!("`{name}`: {wrong}")));
+    let site = Written {
+        requests: requests.value,
+        window: window.value,
+        burst: burst.as_ref().map(|burst| burst.value),
+        cost: cost.as_ref().map_or(NonZeroU32::MIN, |cost| cost.value),
+    };
+    let span = cost.as_ref().map_or(&requests.span, |cost| &cost.span);
+    let numbers = site.numbers(name).map_err(|wrong| issues.push("limits.numbers", span, format!("`{name}`: {wrong}")));
     let mut rule = Rule {
         name: name.into(),
         parts,

@@ -12,6 +12,7 @@ use portcullis_api::{Micros, Millis};
 pub struct Rate {
     interval: Micros,
     burst: u32,
+    cost: u32,
 }
 
 /// Why numbers make no rate.
@@ -23,6 +24,14 @@ pub enum RateError {
     /// Redis counts in doubles; beyond this the arithmetic would no longer be exact.
     #[error("an empty bucket would need more than 366 days to fill again")]
     RefillTooLong,
+    /// Not even a full bucket has what one request takes.
+    #[error("a request costs {cost}, more than the {burst} that may come at once: it would never pass")]
+    CostTooHigh {
+        /// Of one request.
+        cost: u32,
+        /// Of a full bucket.
+        burst: u32,
+    },
 }
 
 /// The longest time a bucket may need to fill.
@@ -39,50 +48,71 @@ impl Rate {
         if window.as_micros() < u64::from(requests.get()) {
             return Err(RateError::TooFast);
         }
-        let rate = Self { interval, burst: burst.get() };
+        let rate = Self { interval, burst: burst.get(), cost: 1 };
         if interval.checked_mul(u64::from(rate.burst)).is_none_or(|refill| refill > REFILL_MAX) {
             return Err(RateError::RefillTooLong);
         }
         Ok(rate)
     }
 
-    /// Microseconds between two requests at the rate, at least 1.
+    /// The same bucket, of which one request takes `cost` tokens at once.
+    ///
+    /// # Errors
+    /// [`RateError::CostTooHigh`].
+    pub const fn at_cost(self, cost: NonZeroU32) -> Result<Self, RateError> {
+        let cost = cost.get();
+        if cost > self.burst {
+            return Err(RateError::CostTooHigh { cost, burst: self.burst });
+        }
+        Ok(Self { cost, ..self })
+    }
+
+    /// Microseconds between two tokens at the rate, at least 1.
     #[must_use]
     pub const fn interval(self) -> Micros {
         self.interval
     }
 
-    /// Requests that may come at once, at least 1.
+    /// Tokens of a full bucket, at least 1.
     #[must_use]
     pub const fn burst(self) -> u32 {
         self.burst
     }
 
-    /// One of `instances` equal shares: requests and burst divided, each at least 1 (per `window` and at once).
+    /// Tokens that one request takes, at least 1 and at most [`Rate::burst`].
     #[must_use]
-    pub fn share(self, window: Millis, instances: NonZeroU32) -> Self {
-        let interval = self.interval.saturating_mul(u64::from(instances.get())).min(window.as_micros());
-        let burst = self.burst.checked_div(instances.get()).unwrap_or(self.burst).max(1);
-        Self { interval, burst }
+    pub const fn cost(self) -> u32 {
+        self.cost
     }
 
-    /// Takes up to `want` tokens of the bucket whose stored TAT is `stored` (0 for none), at `now`.
+    /// One of `instances` equal shares: tokens and burst divided, each enough for one request (per `window` and at once).
+    #[must_use]
+    pub fn share(self, window: Millis, instances: NonZeroU32) -> Self {
+        let one_a_window = window.as_micros().checked_div(u64::from(self.cost)).unwrap_or(1).max(1);
+        let interval = self.interval.saturating_mul(u64::from(instances.get())).min(one_a_window);
+        let burst = self.burst.checked_div(instances.get()).unwrap_or(self.burst).max(self.cost);
+        Self { interval, burst, ..self }
+    }
+
+    /// Takes the tokens of up to `want` requests of the bucket whose stored TAT is `stored` (0 for none), at `now`.
     #[must_use]
     pub fn take(self, stored: Micros, now: Micros, want: u32) -> Taken {
         let cap = now.saturating_add(self.interval.saturating_mul(u64::from(self.burst)));
         // The clamp survives a clock that went back, and numbers that changed: at most one full bucket's wait.
         let tat = stored.clamp(now, cap);
-        let granted = self.tokens(cap, tat).min(want);
-        let tat = tat.saturating_add(self.interval.saturating_mul(u64::from(granted)));
-        let remaining = self.tokens(cap, tat);
-        let retry_after = if remaining > 0 { 0 } else { tat.saturating_add(self.interval).saturating_sub(cap) };
+        let request = self.interval.saturating_mul(u64::from(self.cost));
+        let granted = fit(cap, tat, request).min(want);
+        let tat = tat.saturating_add(request.saturating_mul(u64::from(granted)));
+        let remaining = fit(cap, tat, self.interval);
+        let retry_after = tat.saturating_add(request).saturating_sub(cap);
         Taken { tat, granted, remaining, retry_after, reset_after: tat.saturating_sub(now) }
     }
+}
 
-    fn tokens(self, cap: Micros, tat: Micros) -> u32 {
-        let tokens = cap.saturating_sub(tat).checked_div(self.interval).unwrap_or(0);
-        u32::try_from(tokens).unwrap_or(u32::MAX)
-    }
+/// How many times `step` fits between `tat` and `cap`.
+fn fit(cap: Micros, tat: Micros, step: Micros) -> u32 {
+    let times = cap.saturating_sub(tat).checked_div(step).unwrap_or(0);
+    u32::try_from(times).unwrap_or(u32::MAX)
 }
 
 /// What came of taking.
@@ -90,11 +120,11 @@ impl Rate {
 pub struct Taken {
     /// To be stored, where something was granted.
     pub tat: Micros,
-    /// Tokens granted.
+    /// Requests granted.
     pub granted: u32,
     /// Tokens left.
     pub remaining: u32,
-    /// Microseconds until there is a token; 0 where there is one.
+    /// Microseconds until there are the tokens of one more request; 0 where there are.
     pub retry_after: Micros,
     /// Microseconds until the bucket is full.
     pub reset_after: Micros,
@@ -146,6 +176,34 @@ mod tests {
     }
 
     #[test]
+    fn a_request_takes_its_whole_cost_or_nothing() {
+        let rate = rate(10, 1_000, 10).unwrap().at_cost(NonZeroU32::new(4).unwrap()).unwrap();
+        let now = 5_000_000;
+        let two = rate.take(0, now, 5);
+        assert_eq!((two.granted, two.remaining, two.retry_after), (2, 2, 200_000));
+        let refused = rate.take(two.tat, now + 199_999, 1);
+        assert_eq!((refused.granted, refused.remaining, refused.retry_after), (0, 3, 1));
+        assert_eq!(rate.take(two.tat, now + 200_000, 1).granted, 1);
+    }
+
+    #[test]
+    fn a_request_may_cost_a_full_bucket_and_not_one_token_more() {
+        let cost = |n| rate(10, 1_000, 4).unwrap().at_cost(NonZeroU32::new(n).unwrap());
+        let whole = cost(4).unwrap().take(0, 5_000_000, 2);
+        assert_eq!((whole.granted, whole.remaining, whole.retry_after), (1, 0, 400_000));
+        assert_eq!(cost(5), Err(RateError::CostTooHigh { cost: 5, burst: 4 }));
+    }
+
+    #[test]
+    fn a_share_has_room_for_one_request_whatever_it_costs() {
+        let rate = rate(10, 1_000, 10).unwrap().at_cost(NonZeroU32::new(6).unwrap()).unwrap();
+        let share = rate.share(Millis::from_secs(1), NonZeroU32::new(5).unwrap());
+        assert_eq!((share.burst(), share.cost()), (6, 6));
+        assert_eq!(share.take(0, 5_000_000, 1).granted, 1);
+        assert!(share.interval() * 6 <= 1_000_000, "one request a window");
+    }
+
+    #[test]
     fn a_rate_that_does_not_divide_its_window_is_rounded_to_less() {
         assert_eq!(rate(7, 1_000, 1).unwrap().interval(), 142_858);
     }
@@ -183,24 +241,27 @@ mod tests {
             requests in 1..2_000u32,
             window_ms in 1..100_000u64,
             burst in 1..50u32,
+            cost in 1..50u32,
             steps in vec((0..3_000_000u64, 1..8u32), 1..80),
         ) {
-            prop_assume!(window_ms * 1_000 >= u64::from(requests));
-            let rate = rate(requests, window_ms, burst).unwrap();
+            prop_assume!(window_ms * 1_000 >= u64::from(requests) && cost <= burst);
+            let rate = rate(requests, window_ms, burst).unwrap().at_cost(NonZeroU32::new(cost).unwrap()).unwrap();
             let size = rate.interval() * u64::from(burst);
+            let request = rate.interval() * u64::from(cost);
             let (mut tat, mut now) = (0, 10_000_000_u64);
             let mut vessel = Vessel { credit: size, at: now };
             for (wait, want) in steps {
                 now += wait;
                 vessel.credit = size.min(vessel.credit + (now - vessel.at));
                 vessel.at = now;
-                let granted = u32::try_from(vessel.credit / rate.interval()).unwrap().min(want);
-                vessel.credit -= rate.interval() * u64::from(granted);
+                let granted = u32::try_from(vessel.credit / request).unwrap().min(want);
+                vessel.credit -= request * u64::from(granted);
 
                 let taken = rate.take(tat, now, want);
                 prop_assert_eq!(taken.granted, granted);
                 prop_assert_eq!(u64::from(taken.remaining), vessel.credit / rate.interval());
                 prop_assert_eq!(taken.reset_after, size - vessel.credit);
+                prop_assert_eq!(taken.retry_after, request.saturating_sub(vessel.credit));
                 if taken.granted > 0 {
                     tat = taken.tat;
                 }

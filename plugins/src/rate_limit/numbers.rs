@@ -50,7 +50,17 @@ impl Numbers {
         window: Millis,
         burst: Option<NonZeroU32>,
     ) -> Result<Self, RateError> {
-        let rate = Rate::new(requests, window, burst.unwrap_or(requests))?;
+        Self::at_cost(name, requests, window, burst, NonZeroU32::MIN)
+    }
+
+    fn at_cost(
+        name: &str,
+        requests: NonZeroU32,
+        window: Millis,
+        burst: Option<NonZeroU32>,
+        cost: NonZeroU32,
+    ) -> Result<Self, RateError> {
+        let rate = Rate::new(requests, window, burst.unwrap_or(requests))?.at_cost(cost)?;
         let seconds = window.as_secs_ceil();
         let quota = u64::from(requests.get())
             .saturating_mul(seconds.saturating_mul(1_000))
@@ -75,11 +85,12 @@ pub(super) struct Written {
     pub(super) requests: NonZeroU32,
     pub(super) window: Millis,
     pub(super) burst: Option<NonZeroU32>,
+    pub(super) cost: NonZeroU32,
 }
 
 impl Written {
     pub(super) fn numbers(self, name: &str) -> Result<Numbers, RateError> {
-        Numbers::new(name, self.requests, self.window, self.burst)
+        Numbers::at_cost(name, self.requests, self.window, self.burst, self.cost)
     }
 
     /// The operator's word for a tenant: raises or lowers.

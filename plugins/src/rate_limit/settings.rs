@@ -19,6 +19,8 @@ pub struct Limit {
     pub window: At<Millis>,
     /// Requests that may come at once; `requests` when not written.
     pub burst: Option<At<NonZeroU32>>,
+    /// What one request takes of `requests` and `burst`; 1 when not written. At most `burst`, also of every tenant.
+    pub cost: Option<At<NonZeroU32>>,
     /// `enforce` or `shadow`.
     #[serde(default)]
     pub mode: Mode,

@@ -69,7 +69,7 @@ impl Table {
         self.live_evictions.load(Ordering::Relaxed)
     }
 
-    /// Takes one token of each bucket at `now`, all or none of those bound together. Answers in their order.
+    /// Takes what a request costs of each bucket at `now`, all or none of those bound together. Answers in their order.
     #[must_use]
     pub fn take(&self, now: Micros, buckets: &[Bucket<'_>]) -> Vec<Level> {
         if let [bucket] = buckets {
@@ -94,7 +94,7 @@ impl Table {
             .collect()
     }
 
-    /// Takes one token of one bucket at `now`, without an allocation.
+    /// Takes what a request costs of one bucket at `now`, without an allocation.
     #[must_use]
     pub fn take_one(&self, now: Micros, key: u128, rate: Rate) -> Level {
         let (index, tag) = self.place(key);
@@ -110,7 +110,7 @@ impl Table {
             self.store(set, Slot { tag, tat: taken.tat }, now);
             return Level::of(Answer::Charged, taken);
         }
-        Level::of(if taken.remaining > 0 { Answer::Spared } else { Answer::Short }, taken)
+        Level::of(if taken.retry_after == 0 { Answer::Spared } else { Answer::Short }, taken)
     }
 
     fn store(&self, set: &mut Set, new: Slot, now: Micros) {
@@ -306,7 +306,11 @@ mod tests {
                 now += wait;
                 wanted.sort_unstable();
                 wanted.dedup_by_key(|(n, _)| *n);
-                let of = |n: u64| rate(u32::try_from(n).unwrap() + 1, 1_000);
+                // Half of them at a cost, which follows from the number as everything of a bucket does.
+                let of = |n: u64| {
+                    let rate = rate(u32::try_from(n).unwrap() + 1, 1_000);
+                    rate.at_cost(NonZeroU32::new(u32::try_from(n / 2).unwrap().max(1)).unwrap()).unwrap()
+                };
                 let binding = |alone| if alone { Binding::Alone } else { Binding::Together };
                 let buckets: Vec<_> = wanted.iter().map(|&(n, alone)| bucket(n, of(n), binding(alone))).collect();
                 let free = |plain: &HashMap<u64, Micros>, n| of(n).take(plain.get(&n).copied().unwrap_or(0), now, 1);

@@ -75,7 +75,7 @@ impl Standing {
     /// Whole seconds until there is more, rounded up, at least 1. From ten on up to a tenth more, by the bucket, so
     /// that clients who were refused together do not come back together.
     fn t(&self) -> u64 {
-        let after = if self.level.remaining > 0 { self.level.reset_after } else { self.level.retry_after };
+        let after = if self.level.retry_after > 0 { self.level.retry_after } else { self.level.reset_after };
         let seconds = seconds(after);
         let spread = u128::from(seconds.checked_div(10).unwrap_or(0)).saturating_add(1);
         let jitter = self.key.checked_rem(spread).and_then(|jitter| u64::try_from(jitter).ok()).unwrap_or(0);
@@ -102,9 +102,8 @@ fn tightest<'s>(standings: impl Iterator<Item = &'s Standing>) -> Option<&'s Sta
     standings.reduce(|best, next| if next.is_tighter_than(best) { next } else { best })
 }
 
-/// `RateLimit-Policy` and `RateLimit`.
-fn told(standings: &[&Standing]) -> Option<[Field; 2]> {
-    let tightest = tightest(standings.iter().copied())?;
+/// `RateLimit-Policy` of all, and `RateLimit` of one.
+fn told(standings: &[&Standing], tightest: &Standing) -> Option<[Field; 2]> {
     let mut policies = String::with_capacity(standings.len().saturating_mul(32));
     for standing in standings {
         if !policies.is_empty() {
@@ -127,7 +126,7 @@ pub fn fields<'c>(counted: impl Iterator<Item = &'c Counted>) -> Option<[Field; 
             all.push(standing);
         }
     }
-    told(&all)
+    told(&all, tightest(all.iter().copied())?)
 }
 
 impl Counted {
@@ -206,7 +205,9 @@ impl Excess {
     /// Writes `Retry-After`, `RateLimit-Policy` and `RateLimit`.
     pub fn write_headers(&self, answer: &mut HeaderMap) {
         let standings: Vec<&Standing> = self.standings.iter().collect();
-        for (name, value) in told(&standings).into_iter().flatten() {
+        // A rule that the request exceeds, though another may have less left: what it costs there may be less.
+        let told = tightest(self.violated()).and_then(|tightest| told(&standings, tightest));
+        for (name, value) in told.into_iter().flatten() {
             answer.insert(name, value);
         }
         answer.insert(RETRY_AFTER, HeaderValue::from(self.retry_after_s()));
@@ -306,6 +307,17 @@ mod tests {
         assert_eq!(parsed(&headers, "ratelimit"), [named("slow", &[("r", 0), ("t", 8)])]);
         assert_eq!(parsed(&headers, "ratelimit-policy").len(), 3);
         assert_eq!(excess.detail(), "fast, slow counted in the shared store");
+    }
+
+    #[test]
+    fn a_refusal_tells_the_rule_that_it_exceeds_though_another_has_less_left() {
+        let mut dear = standing("dear", 10, 2, 3_000_000, 0);
+        dear.level.answer = Answer::Short;
+        let cheap = standing("cheap", 100, 1, 0, 0);
+        let mut headers = HeaderMap::new();
+        Excess::new(vec![cheap, dear], CountedAt::Memory).write_headers(&mut headers);
+        assert_eq!(parsed(&headers, "ratelimit"), [named("dear", &[("r", 2), ("t", 3)])]);
+        assert_eq!(headers.get(RETRY_AFTER).unwrap(), "3");
     }
 
     #[test]

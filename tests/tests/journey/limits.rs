@@ -101,6 +101,34 @@ fn every_rule_counts_and_the_strictest_is_reported() {
 }
 
 #[test]
+fn a_request_takes_what_it_costs_and_the_refusal_says_when_that_is_there_again() {
+    let upstream = Upstream::start();
+    let gateway = Setup::new(&upstream)
+        .with(
+            r#"
+            hosts."api.example.test".routes.orders.limits = ["work"]
+            [limits.work]
+            key = ["tenant"]
+            requests = 10
+            window = "1h"
+            cost = 4
+            "#,
+        )
+        .start();
+    let ask = || gateway.send(&Request::get("/v1/orders").bearer(main_token("acme")));
+    for left in [6, 2] {
+        let answer = ask();
+        assert_eq!((answer.status, items(&answer, "ratelimit", "r")), (200, vec![("work".to_owned(), left)]));
+    }
+    let answer = ask();
+    assert_eq!((answer.status, answer.code().as_str()), (429, "quota.exceeded"), "{answer:?}");
+    assert_eq!(items(&answer, "ratelimit", "r"), [("work".to_owned(), 2)]);
+    // Two units are missing, and one flows in each six minutes; up to a tenth more is told.
+    let wait: i64 = answer.header("retry-after").and_then(|v| v.parse().ok()).expect("429 says when to come back");
+    assert!((700..=800).contains(&wait), "{wait}");
+}
+
+#[test]
 fn a_limit_by_client_counts_before_authentication_and_per_address() {
     let upstream = Upstream::start();
     let gateway = Setup::new(&upstream)

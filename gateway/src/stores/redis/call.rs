@@ -15,6 +15,7 @@ struct Asked {
     key: String,
     interval: Micros,
     burst: u32,
+    cost: u32,
     binding: Binding,
 }
 
@@ -25,6 +26,7 @@ impl Ask {
             key: format!("{prefix}{rule}:{key:032x}"),
             interval: rate.interval(),
             burst: rate.burst(),
+            cost: rate.cost(),
             binding,
         };
         Self(buckets.iter().map(asked).collect())
@@ -45,12 +47,12 @@ pub(super) fn command(verb: &str, script: &str, batch: &[&Ask], clock: Option<u6
     command.arg(clock.map_or_else(String::new, |micros| micros.to_string()));
     for ask in batch {
         command.arg(ask.buckets());
-        for &Asked { interval, burst, binding, .. } in &ask.0 {
+        for &Asked { key: _, interval, burst, cost, binding } in &ask.0 {
             let binding = match binding {
                 Binding::Together => "t",
                 Binding::Alone => "a",
             };
-            command.arg(interval).arg(burst).arg(binding);
+            command.arg(interval).arg(burst).arg(cost).arg(binding);
         }
     }
     command

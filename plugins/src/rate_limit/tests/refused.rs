@@ -36,6 +36,23 @@ fn a_limit_that_stands_twice_is_refused() {
 }
 
 #[test]
+fn a_request_that_could_never_pass_is_refused() {
+    let limit = |rest: &str| format!("[limits.t]\nkey = [\"tenant\"]\nrequests = 10\nwindow = \"1s\"\n{rest}");
+    assert!(compile(&limit("cost = 10")).is_ok());
+    let (codes, said) = refused(&limit("cost = 11"));
+    assert_eq!(codes, ["limits.numbers"]);
+    let why = "a request costs 11, more than the 10 that may come at once: it would never pass";
+    assert_eq!(said, format!("`t`: {why} / "));
+    assert_eq!(refused(&limit("burst = 4\ncost = 5")).0, ["limits.numbers"]);
+    // A tenant that tightens its burst below the cost would refuse everything of its own.
+    let (codes, said) = refused(&limit("cost = 5\n[tenants.acme]\nown.t = { burst = 4 }"));
+    assert_eq!(codes, ["limits.numbers"]);
+    assert!(said.starts_with("`t` of tenant `acme`: a request costs 5, more than the 4"), "{said}");
+    let issues = compile(&limit("cost = 11")).unwrap_err();
+    assert_eq!(limit("cost = 11").get(issues[0].span.clone()), Some("11"));
+}
+
+#[test]
 fn a_tenant_may_not_raise_its_limit() {
     let own = |site: &str, grant: &str, own: &str| {
         format!(

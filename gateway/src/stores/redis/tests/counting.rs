@@ -108,7 +108,8 @@ fn wanted() -> impl Strategy<Value = Vec<(u64, Vec<Call>)>> {
 fn numbers(n: u8) -> Rate {
     let nonzero = |n: u32| std::num::NonZeroU32::new(n).unwrap();
     let n = u32::from(n);
-    Rate::new(nonzero(7 + n), Millis::from_secs(600 + u64::from(n)), nonzero(1 + n)).unwrap()
+    let rate = Rate::new(nonzero(7 + n), Millis::from_secs(600 + u64::from(n)), nonzero(1 + n)).unwrap();
+    rate.at_cost(nonzero((n / 2).max(1))).unwrap()
 }
 
 fn buckets(mut wanted: Call, case: u128) -> Vec<Bucket<'static>> {
