@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use portcullis_api::{Clock, ControlName, Fault, Mode, Secret, TenantId};
 
 use super::{
-    Excess, KeyHasher, OnStoreFailure, Table,
+    Consistency, Excess, KeyHasher, OnStoreFailure, Table,
     counters::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault},
     define::Rule,
     keys::Origin,
@@ -97,16 +97,46 @@ pub(crate) async fn charge<'r>(
             Asked { rule, numbers, key: rule.key(numbers, &origin, &needs.hasher) }
         })
         .collect();
+    let Some(shared) = &needs.shared else {
+        let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
+        return Ok(needs.judge(&asked, &buckets).verdict(CountedAt::Memory));
+    };
+    let (local, exact): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
+    let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(shared.instances)).collect();
+    let mut judged = needs.judge(&local, &shares);
+    if judged.is_short() {
+        // The store is not asked, so that nothing is charged there.
+        judged.add(Judged::of(&exact, &vec![Level::UNASKED; exact.len()]));
+        return Ok(judged.verdict(CountedAt::Share));
+    }
+    let (of_exact, at) = match exactly(control, needs, shared, exact).await {
+        Ok(judged) => judged,
+        Err(fault) => {
+            needs.table.give_back(needs.clock.now(), &shares);
+            return Err(fault);
+        }
+    };
+    if of_exact.is_short() {
+        needs.table.give_back(needs.clock.now(), &shares);
+    }
+    judged.add(of_exact);
+    Ok(judged.verdict(at))
+}
+
+/// Asks the store, or does what each rule says for the time when it is away.
+async fn exactly<'r>(
+    control: ControlName,
+    needs: &Needs,
+    shared: &Shared,
+    asked: Vec<Asked<'r>>,
+) -> Result<(Judged, CountedAt), Fault> {
     if asked.is_empty() {
-        return Ok(Ok(Counted::default()));
+        return Ok((Judged::default(), CountedAt::Share));
     }
     let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
-    let Some(shared) = &needs.shared else {
-        let levels = needs.table.take(needs.clock.now(), &buckets);
-        return Ok(judge(&asked, &levels, CountedAt::Memory, Vec::new()));
-    };
     match shared.counters.take(&buckets).await {
-        Ok(levels) if levels.len() == asked.len() => Ok(judge(&asked, &levels, CountedAt::Shared, Vec::new())),
+        Ok(levels) if levels.len() == asked.len() => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
         Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer of another length".into())),
         Err(fault) => locally(control, needs, shared, asked, &fault),
     }
@@ -119,7 +149,7 @@ fn locally(
     shared: &Shared,
     asked: Vec<Asked<'_>>,
     why: &StoreFault,
-) -> Result<Result<Counted, Excess>, Fault> {
+) -> Result<(Judged, CountedAt), Fault> {
     let mut notes = Vec::with_capacity(asked.len());
     let mut counted = Vec::with_capacity(asked.len());
     for asked in asked {
@@ -142,25 +172,57 @@ fn locally(
         }
     }
     let buckets: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(shared.instances)).collect();
-    let levels = needs.table.take(needs.clock.now(), &buckets);
-    Ok(judge(&counted, &levels, CountedAt::LocalShare, notes))
+    let mut judged = needs.judge(&counted, &buckets);
+    notes.append(&mut judged.notes);
+    Ok((Judged { notes, ..judged }, CountedAt::LocalShare))
 }
 
-fn judge(asked: &[Asked<'_>], levels: &[Level], at: CountedAt, mut notes: Vec<Note>) -> Result<Counted, Excess> {
-    let mut enforced = Vec::with_capacity(asked.len());
-    for (asked, level) in asked.iter().zip(levels) {
-        match (asked.rule.mode, level.answer) {
-            (Mode::Enforce, _) => enforced.push(Standing::new(&asked.rule.name, asked.numbers, asked.key, *level)),
-            (Mode::Shadow, Answer::Short) => {
-                let detail = "would have answered 429".to_owned();
-                notes.push(Note { rule: asked.rule.name.clone(), kind: NoteKind::Shadow, detail });
-            }
-            (Mode::Shadow, Answer::Charged | Answer::Spared | Answer::Unasked) => {}
+impl Needs {
+    /// Takes from the table, where there is anything to take.
+    fn judge(&self, asked: &[Asked<'_>], buckets: &[Bucket<'_>]) -> Judged {
+        if buckets.is_empty() {
+            return Judged::default();
         }
+        Judged::of(asked, &self.table.take(self.clock.now(), buckets))
     }
-    if enforced.iter().any(|standing| standing.answer() == Answer::Short) {
-        Err(Excess::new(enforced, at))
-    } else {
-        Ok(Counted::new(enforced, notes))
+}
+
+/// What came of rules that were asked together.
+#[derive(Default)]
+struct Judged {
+    /// Of the rules in force.
+    enforced: Vec<Standing>,
+    notes: Vec<Note>,
+}
+
+impl Judged {
+    fn of(asked: &[Asked<'_>], levels: &[Level]) -> Self {
+        let mut judged = Self { enforced: Vec::with_capacity(asked.len()), notes: Vec::new() };
+        for (asked, level) in asked.iter().zip(levels) {
+            match (asked.rule.mode, level.answer) {
+                (Mode::Enforce, _) => {
+                    judged.enforced.push(Standing::new(&asked.rule.name, asked.numbers, asked.key, *level));
+                }
+                (Mode::Shadow, Answer::Short) => {
+                    let detail = "would have answered 429".to_owned();
+                    judged.notes.push(Note { rule: asked.rule.name.clone(), kind: NoteKind::Shadow, detail });
+                }
+                (Mode::Shadow, Answer::Charged | Answer::Spared | Answer::Unasked) => {}
+            }
+        }
+        judged
+    }
+
+    fn add(&mut self, mut other: Self) {
+        self.enforced.append(&mut other.enforced);
+        self.notes.append(&mut other.notes);
+    }
+
+    fn is_short(&self) -> bool {
+        self.enforced.iter().any(|standing| standing.answer() == Answer::Short)
+    }
+
+    fn verdict(self, at: CountedAt) -> Result<Counted, Excess> {
+        if self.is_short() { Err(Excess::new(self.enforced, at)) } else { Ok(Counted::new(self.enforced, self.notes)) }
     }
 }

@@ -11,7 +11,7 @@ use http::HeaderName;
 use portcullis_api::{At, Issues, Layers, Millis, Mode, TenantId, nearest};
 
 use super::{
-    Class, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, TenantLimit, WINDOW_MAX,
+    Class, Consistency, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, TenantLimit, WINDOW_MAX,
     keys::{Origin, Part},
     numbers::Written,
 };
@@ -26,6 +26,7 @@ pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     parts: Box<[Part]>,
     pub(crate) mode: Mode,
+    pub(crate) consistency: Consistency,
     pub(crate) on_store_failure: OnStoreFailure,
     pub(super) numbers: Numbers,
     /// Numbers of the tenants that have others.
@@ -85,6 +86,7 @@ fn built_in() -> BTreeMap<String, Limit> {
         burst: None,
         cost: None,
         mode: Mode::default(),
+        consistency: Consistency::default(),
         on_store_failure: OnStoreFailure::default(),
     };
     let class =
@@ -95,7 +97,7 @@ fn built_in() -> BTreeMap<String, Limit> {
 
 fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
-    let Limit { key, requests, window, burst, cost, mode, on_store_failure } = limit;
+    let Limit { key, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
     check_name(name, &requests.span, issues);
     let parts = parts(name, key, issues);
     if window.value > WINDOW_MAX {
@@ -115,6 +117,15 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
             "write why, as in `{ allow = \"a soft quota, billed afterwards\" }`",
         );
     }
+    match (consistency, on_store_failure) {
+        (Consistency::Exact, _) | (Consistency::Local, OnStoreFailure::LocalShare) => {}
+        (Consistency::Local, OnStoreFailure::Deny | OnStoreFailure::Allow(_)) => issues.push_help(
+            "limits.never_asked",
+            &key.span,
+            format!("`{name}` says what happens when the store is away, and never asks it"),
+            "leave `on_store_failure` out, or write `consistency = \"exact\"`",
+        ),
+    }
     let site = Written {
         requests: requests.value,
         window: window.value,
@@ -127,6 +138,7 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
         name: name.into(),
         parts,
         mode: *mode,
+        consistency: *consistency,
         on_store_failure: on_store_failure.clone(),
         numbers: numbers.ok()?,
         tenants: HashMap::new(),

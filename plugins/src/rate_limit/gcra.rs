@@ -107,6 +107,12 @@ impl Rate {
         let retry_after = tat.saturating_add(request).saturating_sub(cap);
         Taken { tat, granted, remaining, retry_after, reset_after: tat.saturating_sub(now) }
     }
+
+    /// The TAT of a bucket that gets the tokens of one request back, at `now`: never more than a full bucket.
+    #[must_use]
+    pub fn give_back(self, stored: Micros, now: Micros) -> Micros {
+        stored.saturating_sub(self.interval.saturating_mul(u64::from(self.cost))).max(now)
+    }
 }
 
 /// How many times `step` fits between `tat` and `cap`.

@@ -24,6 +24,10 @@ pub struct Limit {
     /// `enforce` or `shadow`.
     #[serde(default)]
     pub mode: Mode,
+    /// `"exact"` counts with all gateways of the deployment together, in the shared store. `"local"` never asks it: each
+    /// gateway enforces its share, the limit divided by `stores.instances`. With counters in memory both are the same.
+    #[serde(default)]
+    pub consistency: Consistency,
     /// What happens when the shared store does not answer in time: `"local_share"` (each instance enforces its share),
     /// `"deny"` (503), or `{ allow = "a written reason" }`.
     #[serde(default)]
@@ -98,6 +102,17 @@ impl<'de> Deserialize<'de> for KeyPart {
             "`{text}` is nothing a limit can count by: write client, api_key, subject, tenant, route, caller or header:name{hint}"
         )))
     }
+}
+
+/// Where a rule is counted when gateways share a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// In the store, for all of them.
+    #[default]
+    Exact,
+    /// In each gateway, its share.
+    Local,
 }
 
 /// What a rule does when the shared store does not answer in time.

@@ -104,6 +104,18 @@ impl Table {
         }
     }
 
+    /// Gives back what [`Table::take`] took of the buckets bound together, because the request was refused elsewhere.
+    /// Those alone keep their charge.
+    pub fn give_back(&self, now: Micros, buckets: &[Bucket<'_>]) {
+        for bucket in buckets.iter().filter(|bucket| bucket.binding == Binding::Together) {
+            let (index, tag) = self.place(bucket.key);
+            let Some(set) = self.sets.get(index) else { continue };
+            if let Some(slot) = set.lock().iter_mut().find(|slot| slot.tag == tag) {
+                slot.tat = bucket.rate.give_back(slot.tat, now);
+            }
+        }
+    }
+
     fn charge(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
         let taken = rate.take(tat(set, tag), now, want);
         if taken.granted == 1 {
@@ -236,6 +248,20 @@ mod tests {
             assert_eq!(answers(&levels), [Answer::Short, Answer::Spared]);
             assert_eq!(levels[1].remaining, 4);
         }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_nothing_more() {
+        let table = Table::new(64);
+        let rate = rate(5, 60_000).at_cost(NonZeroU32::new(2).unwrap()).unwrap();
+        let buckets = [bucket(1, rate, Binding::Together), bucket(2, rate, Binding::Alone)];
+        assert_eq!(table.take(NOW, &buckets)[0].remaining, 3);
+        table.give_back(NOW, &buckets);
+        let levels = table.take(NOW, &buckets);
+        assert_eq!((levels[0].remaining, levels[1].remaining), (3, 1), "the one alone kept its charge");
+        // A bucket that is full stays full, also one that has made room for another.
+        table.give_back(NOW + 3_600_000_000, &[buckets[0], bucket(9, rate, Binding::Together)]);
+        assert_eq!(table.take_one(NOW + 3_600_000_000, key(1), rate).remaining, 3);
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub enum NoteKind {
 pub(super) enum CountedAt {
     Memory,
     Shared,
+    /// Of a rule that is always counted by shares.
+    Share,
+    /// Of one that is so while the shared store is away.
     LocalShare,
 }
 
@@ -185,6 +188,7 @@ impl Excess {
         let at = match self.at {
             CountedAt::Memory => "in this process",
             CountedAt::Shared => "in the shared store",
+            CountedAt::Share => "as this instance's share",
             CountedAt::LocalShare => "as this instance's share, the shared store is away",
         };
         format!("{} counted {at}", self.violated_policies().join(", "))

@@ -59,6 +59,46 @@ fn a_race_admits_exactly_the_limit() {
 }
 
 #[test]
+fn a_local_limit_is_a_share_of_each_gateway_beside_one_that_is_shared() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let [first, second] = [0, 1].map(|_| {
+        Setup::new(&upstream)
+            .with(&format!(
+                r#"
+                hosts."api.example.test".routes.orders.limits = ["shared", "near"]
+                [stores]
+                counters = "{}"
+                key = "file:secrets/store"
+                deadline = "2s"
+                instances = 2
+                [limits.shared]
+                key = ["tenant"]
+                requests = 4
+                window = "1h"
+                on_store_failure = "deny"
+                [limits.near]
+                key = ["tenant"]
+                requests = 6
+                window = "1h"
+                consistency = "local"
+                "#,
+                redis.url(),
+            ))
+            .start()
+    });
+    // Three of the six are the share of each; what it refuses is not counted for all.
+    for _ in 0..3 {
+        assert_eq!(ask(&first, "acme").status, 200);
+    }
+    let refused = ask(&first, "acme");
+    assert_eq!((refused.status, &refused.problem()["violated-policies"]), (429, &serde_json::json!(["near"])));
+    assert_eq!(ask(&second, "acme").status, 200);
+    let refused = ask(&second, "acme");
+    assert_eq!((refused.status, &refused.problem()["violated-policies"]), (429, &serde_json::json!(["shared"])));
+    assert!(redis.keys().iter().all(|key| !key.contains(":near:")), "{:?}", redis.keys());
+}
+
+#[test]
 fn nothing_in_the_store_names_anybody() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let gateway = counted(&upstream, &redis, 6, "\"deny\"");

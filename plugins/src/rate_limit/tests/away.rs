@@ -131,6 +131,42 @@ fn in_shadow_a_rule_that_would_deny_is_noted() {
 }
 
 #[test]
+fn a_local_rule_is_counted_by_shares_and_asks_no_store() {
+    let text = limit("near", 20, "consistency = \"local\"") + &route("\"near\"");
+    let (store, clock, needs) = with_store(Answers::Fault(StoreFault::Away), 4);
+    let control = before(&text, &needs);
+    assert!((0..5).all(|_| ask(&control, "192.0.2.1", 0).unwrap().notes().is_empty()), "nothing is degraded");
+    assert_eq!(ask(&control, "192.0.2.1", 0).unwrap_err(), ["near"]);
+    assert!(store.asked.lock().is_empty());
+    clock.advance(2_000_000);
+    assert!(ask(&control, "192.0.2.1", 0).is_ok());
+}
+
+#[test]
+fn a_request_is_charged_to_local_and_exact_rules_or_to_none() {
+    let text = limit("near", 3, "consistency = \"local\"") + &limit("far", 5, "") + &route("\"near\", \"far\"");
+    // What the store refuses is not charged here.
+    let (store, _, needs) = with_store(Answers::All(Answer::Short), 1);
+    let control = before(&text, &needs);
+    assert!((0..10).all(|_| ask(&control, "192.0.2.1", 0).unwrap_err() == ["far"]));
+    assert_eq!(store.asked.lock().len(), 10);
+    // What is refused here is not asked there.
+    let (store, _, needs) = with_store(Answers::All(Answer::Charged), 1);
+    let control = before(&text, &needs);
+    assert!((0..3).all(|_| ask(&control, "192.0.2.1", 0).is_ok()));
+    assert!((0..10).all(|_| ask(&control, "192.0.2.1", 0).unwrap_err() == ["near"]));
+    assert_eq!(store.asked.lock().len(), 3);
+    // What could not be decided is not charged here either.
+    let deny = text.replace(
+        "[routes",
+        "[limits.hard]\nkey = [\"client\"]\nrequests = 5\nwindow = \"10s\"\non_store_failure = \"deny\"\n[routes",
+    );
+    let (_, _, needs) = with_store(Answers::Fault(StoreFault::Away), 1);
+    let control = before(&deny.replace("\"far\"]", "\"hard\"]"), &needs);
+    assert!((0..10).all(|_| ask_with(&control, "192.0.2.1", 0, &[]).is_err()));
+}
+
+#[test]
 fn an_answer_that_does_not_fit_the_question_is_no_answer() {
     let text = limit("hard", 5, "on_store_failure = \"deny\"") + &route("\"hard\"");
     let (_, _, needs) = with_store(Answers::TooFew, 1);

@@ -53,6 +53,15 @@ fn a_request_that_could_never_pass_is_refused() {
 }
 
 #[test]
+fn a_rule_that_never_asks_the_store_says_nothing_of_its_absence() {
+    for what in ["\"deny\"", "{ allow = \"because\" }"] {
+        let text = format!("[limits.t]\n{LIMIT}consistency = \"local\"\non_store_failure = {what}");
+        assert_eq!(refused(&text).0, ["limits.never_asked"]);
+    }
+    assert!(compile(&format!("[limits.t]\n{LIMIT}consistency = \"local\"")).is_ok());
+}
+
+#[test]
 fn a_tenant_may_not_raise_its_limit() {
     let own = |site: &str, grant: &str, own: &str| {
         format!(
