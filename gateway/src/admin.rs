@@ -1,4 +1,6 @@
-//! The operator's listener: probes, metrics, and with a token bans, decisions and reload state. Loopback only.
+//! The operator's listener: probes, metrics, and with a token bans, limits and decisions. Loopback only.
+
+mod limits;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -23,13 +25,16 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         #[expect(clippy::disallowed_methods, reason = "these pages are the gateway's own: nothing is forwarded by it")]
-        let path = head.uri.path();
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         match (&head.method, path) {
             (&Method::GET, "/livez") => text(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
             (&Method::GET, "/readyz") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
             (method, _) => match path.strip_prefix("/admin/v1/") {
-                Some(rest) if self.authorized(session) => self.admin(method, rest),
+                Some(rest) if self.authorized(session) => match rest.strip_prefix("limits/") {
+                    Some(limit) => limits::answer(&self.runtime, method, limit, query).await,
+                    None => self.admin(method, rest),
+                },
                 Some(_) => text(StatusCode::UNAUTHORIZED, "text/plain", b"the admin token is needed\n".to_vec()),
                 None => text(StatusCode::NOT_FOUND, "text/plain", b"no such page\n".to_vec()),
             },

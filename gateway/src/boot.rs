@@ -260,6 +260,11 @@ impl Runtime {
         Ok(generation)
     }
 
+    /// Where limits are counted.
+    pub(crate) fn limits(&self) -> &rate_limit::Needs {
+        &self.needs.limits
+    }
+
     /// Where the listeners listen.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::SocketAddr> {
         self.listeners.iter().map(|listener| listener.address())

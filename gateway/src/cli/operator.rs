@@ -122,7 +122,7 @@ fn explain(line: &Value) -> Vec<String> {
 }
 
 /// Asks the admin listener of a running gateway.
-fn ask(config: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
+pub(super) fn ask(config: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
     // Only `[admin]`: the rest may be what the running gateway has just refused.
     let (address, token) = portcullis_config::admin(config).map_err(|why| anyhow!("{}: {why}", config.display()))?;
     let token = token.ok_or_else(|| anyhow!("{} has no admin.token", config.display()))?;

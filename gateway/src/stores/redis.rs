@@ -19,7 +19,7 @@ use std::{
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use portcullis_plugins::rate_limit::{Bucket, Level, SharedCounters, StoreFault, Taking};
+use portcullis_plugins::rate_limit::{Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, mpsc, oneshot},
@@ -155,9 +155,42 @@ impl SharedCounters for RedisCounters {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
         Box::pin(self.levels(buckets))
     }
+
+    fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
+        let mut look = ::redis::pipe();
+        look.cmd("TIME").cmd("GET").arg(call::key(bucket, &self.inner.keys));
+        Box::pin(async move {
+            let ((seconds, micros), stored): ((u64, u64), Option<u64>) =
+                self.operate(async |mut live| look.query_async(&mut live).await).await?;
+            let now = seconds.saturating_mul(1_000_000).saturating_add(micros);
+            Ok(Level::at_rest(bucket.rate, stored.unwrap_or(0), now))
+        })
+    }
+
+    fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a> {
+        let mut delete = ::redis::cmd("DEL");
+        delete.arg(call::key(bucket, &self.inner.keys));
+        Box::pin(async move {
+            let () = self.operate(async |mut live| delete.query_async(&mut live).await).await?;
+            self.inner.denials.forget(bucket.key);
+            Ok(())
+        })
+    }
 }
 
 impl RedisCounters {
+    /// An operator's command. It may take longer than a request may wait, and says nothing to the breaker.
+    async fn operate<T>(
+        &self,
+        command: impl AsyncFnOnce(aio::MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, StoreFault> {
+        let Some(live) = self.inner.live.load_full() else { return Err(StoreFault::Away) };
+        match timeout(CONNECT_TIMEOUT, command(aio::MultiplexedConnection::clone(&live))).await {
+            Ok(answer) => answer.map_err(|error| StoreFault::Refused(said(&error))),
+            Err(_) => Err(StoreFault::Late),
+        }
+    }
+
     /// From memory where the answer is known, else from Redis.
     async fn levels(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
         let inner = &self.inner;

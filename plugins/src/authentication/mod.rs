@@ -129,6 +129,14 @@ const RETRY_AFTER_S: u32 = 5;
 /// `typ` of a token whose issuer does not pin one (RFC 7519 5.1, RFC 9068 2.1).
 const TYPES: &[&str] = &["JWT", "at+jwt"];
 
+impl Authentication {
+    /// Whether the configuration has an issuer of this name.
+    #[must_use]
+    pub fn knows_issuer(&self, name: &str) -> bool {
+        self.issuers.iter().any(|issuer| &*issuer.name == name)
+    }
+}
+
 impl Control for Authentication {
     const NAME: ControlName = NAME;
     type Settings<'d> = Input<'d>;

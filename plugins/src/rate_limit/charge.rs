@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use portcullis_api::{Clock, ControlName, Fault, Mode, Secret, TenantId};
+use portcullis_api::{Clock, ControlName, Fault, Micros, Mode, Secret, TenantId};
 
 use super::{
     Consistency, Excess, KeyHasher, OnStoreFailure, Table,
@@ -58,6 +58,32 @@ impl Needs {
             shared.instances = instances;
         }
         self
+    }
+}
+
+/// Where a bucket is.
+pub(super) enum Place<'n> {
+    /// In this process, and the clock now.
+    Memory(&'n Table, Micros),
+    /// As this instance's share, and the clock now.
+    Share(&'n Table, Micros),
+    Shared(&'n dyn SharedCounters),
+}
+
+impl Needs {
+    pub(super) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// A rule's bucket, and where it is while the store answers.
+    pub(super) fn place<'r>(&self, rule: &'r Rule, numbers: &'r super::Numbers, key: u128) -> (Bucket<'r>, Place<'_>) {
+        let asked = Asked { rule, numbers, key };
+        let now = self.clock.now();
+        match (&self.shared, rule.consistency) {
+            (None, Consistency::Exact | Consistency::Local) => (asked.bucket(), Place::Memory(&self.table, now)),
+            (Some(shared), Consistency::Local) => (asked.share(shared.instances), Place::Share(&self.table, now)),
+            (Some(shared), Consistency::Exact) => (asked.bucket(), Place::Shared(&*shared.counters)),
+        }
     }
 }
 

@@ -58,6 +58,14 @@ impl Level {
     /// Of a bucket that was not asked: as good as full, so that it is never told as the tightest.
     pub const UNASKED: Self = Self { answer: Answer::Unasked, remaining: u32::MAX, retry_after: 0, reset_after: 0 };
 
+    /// Of a bucket that is looked at, with what is stored of it (0 for nothing): [`Answer::Spared`] where it has the
+    /// tokens of a request, else [`Answer::Short`].
+    #[must_use]
+    pub fn at_rest(rate: Rate, stored: Micros, now: Micros) -> Self {
+        let taken = rate.take(stored, now, 0);
+        Self::of(if taken.retry_after == 0 { Answer::Spared } else { Answer::Short }, taken)
+    }
+
     pub(super) fn of(answer: Answer, taken: Taken) -> Self {
         Self { answer, remaining: taken.remaining, retry_after: taken.retry_after, reset_after: taken.reset_after }
     }
@@ -83,9 +91,21 @@ pub enum StoreFault {
 /// What [`SharedCounters::take`] returns.
 pub type Taking<'a> = Pin<Box<dyn Future<Output = Result<Vec<Level>, StoreFault>> + Send + 'a>>;
 
+/// What [`SharedCounters::peek`] returns.
+pub type Peeking<'a> = Pin<Box<dyn Future<Output = Result<Level, StoreFault>> + Send + 'a>>;
+
+/// What [`SharedCounters::clear`] returns.
+pub type Clearing<'a> = Pin<Box<dyn Future<Output = Result<(), StoreFault>> + Send + 'a>>;
+
 /// Counters that several gateways share.
 pub trait SharedCounters: Send + Sync + 'static {
     /// Takes what the request costs of each bucket, all or none of those bound together, in one atomic step. Answers in the order
     /// of `buckets`, or says why not within the store's deadline.
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a>;
+
+    /// How a bucket stands, for an operator.
+    fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a>;
+
+    /// Fills a bucket, for an operator.
+    fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a>;
 }

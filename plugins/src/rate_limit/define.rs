@@ -38,6 +38,10 @@ impl Rule {
         tenant.and_then(|tenant| self.tenants.get(tenant)).unwrap_or(&self.numbers)
     }
 
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter()
+    }
+
     /// Whether the rule can be asked only after authentication.
     pub(super) fn needs_identity(&self) -> bool {
         self.parts.iter().any(|part| match part {

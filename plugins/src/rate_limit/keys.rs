@@ -4,6 +4,7 @@
 //! shared store no address, key id or subject stands; only the HMAC of it.
 
 use std::{
+    fmt,
     hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
     net::IpAddr,
 };
@@ -87,6 +88,21 @@ pub(super) enum Part {
     Route,
     Caller,
     Header(HeaderName),
+}
+
+impl fmt::Display for Part {
+    /// As in a limit's `key`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("client"),
+            Self::ApiKey => f.write_str("api_key"),
+            Self::Subject => f.write_str("subject"),
+            Self::Tenant => f.write_str("tenant"),
+            Self::Route => f.write_str("route"),
+            Self::Caller => f.write_str("caller"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
 }
 
 /// What is known of a request's origin when a limit is asked.

@@ -9,6 +9,7 @@ mod counters;
 mod define;
 mod exceeded;
 mod gcra;
+mod inspect;
 mod keys;
 mod numbers;
 mod rules;
@@ -22,9 +23,10 @@ use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, I
 
 pub use charge::Needs;
 pub(crate) use charge::charge;
-pub use counters::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault, Taking};
+pub use counters::{Answer, Binding, Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
 pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
+pub use inspect::{InspectError, Named, Seen};
 pub use keys::KeyHasher;
 pub(crate) use keys::{Origin, Who};
 pub use numbers::Numbers;
@@ -43,6 +45,14 @@ exceeded!("rate_limit.exceeded", "Too many requests", "It exceeds limits.", Exce
 pub struct RateLimit {
     rules: Arc<Rules>,
     needs: Needs,
+}
+
+impl RateLimit {
+    /// The rules of the snapshot, of both stages.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
 }
 
 /// What must be known.

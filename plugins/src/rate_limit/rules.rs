@@ -95,6 +95,16 @@ impl Rules {
         self.routes.get(route.index())?.as_ref()
     }
 
+    /// A rule by the name of its limit.
+    pub(super) fn rule(&self, limit: &str) -> Option<&Rule> {
+        self.defined.get(limit)?.as_deref()
+    }
+
+    /// Whether there is a route of this name, `host/route`.
+    pub(super) fn has_route(&self, name: &str) -> bool {
+        self.routes.iter().flatten().any(|plan| &*plan.name == name)
+    }
+
     /// The numbers that hold for a tenant, or for those without numbers of their own.
     #[must_use]
     pub fn numbers(&self, limit: &str, tenant: Option<&TenantId>) -> Option<&Numbers> {

@@ -104,6 +104,22 @@ impl Table {
         }
     }
 
+    /// How a bucket stands at `now`.
+    pub(super) fn peek(&self, now: Micros, bucket: &Bucket<'_>) -> Level {
+        let (index, tag) = self.place(bucket.key);
+        let stored = self.sets.get(index).map_or(0, |set| tat(&set.lock(), tag));
+        Level::at_rest(bucket.rate, stored, now)
+    }
+
+    /// Fills a bucket.
+    pub(super) fn clear(&self, bucket: &Bucket<'_>) {
+        let (index, tag) = self.place(bucket.key);
+        let Some(set) = self.sets.get(index) else { return };
+        if let Some(slot) = set.lock().iter_mut().find(|slot| slot.tag == tag) {
+            *slot = Slot::default();
+        }
+    }
+
     /// Gives back what [`Table::take`] took of the buckets bound together, because the request was refused elsewhere.
     /// Those alone keep their charge.
     pub fn give_back(&self, now: Micros, buckets: &[Bucket<'_>]) {

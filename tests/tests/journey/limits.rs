@@ -343,3 +343,56 @@ fn controls_that_are_off_refuse_nothing_and_say_so() {
     let line = gateway.line(&answer.request_id()).to_string();
     assert!(line.contains("waf") && line.contains("off"), "{line}");
 }
+
+#[test]
+fn an_operator_sees_how_a_bucket_stands_and_fills_it() {
+    let upstream = Upstream::start();
+    let gateway = Setup::new(&upstream)
+        .with(
+            r#"
+            hosts."api.example.test".routes.orders.limits = ["work"]
+            [limits.work]
+            key = ["tenant", "subject"]
+            requests = 2
+            window = "1h"
+            "#,
+        )
+        .start();
+    looks_and_resets(&gateway, "this gateway", || gateway.send(&Request::get("/v1/orders").bearer(main_token("acme"))));
+}
+
+/// Uses up `limits.work` (two requests an hour by tenant and subject), looks at it, and fills it.
+pub(crate) fn looks_and_resets(gateway: &Gateway, counted: &str, ask: impl Fn() -> Answer) {
+    let named = ["work", "--tenant", "acme", "--issuer", "main", "--subject", "user-1"];
+    let limits = |verb: &str, named: &[&str]| {
+        let output = gateway.cli(&[&["limits", verb], named].concat());
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        (output.status.success(), said)
+    };
+    let (known, said) = limits("show", &named);
+    assert!(
+        known && said.contains(&format!("work: 2 of 2 left (2 in 1h), counted in {counted}; it is full")),
+        "{said}"
+    );
+    assert_eq!([ask().status, ask().status, ask().status], [200, 200, 429]);
+    let (_, said) = limits("show", &named);
+    assert!(said.contains("work: 0 of 2 left") && said.contains("the next request in "), "{said}");
+    // Another subject's bucket is another one.
+    let (_, said) = limits("show", &["work", "--tenant", "acme", "--issuer", "main", "--subject", "nobody"]);
+    assert!(said.contains("work: 2 of 2 left"), "{said}");
+    let (done, said) = limits("reset", &named);
+    assert!(done, "{said}");
+    portcullis_tests::wait_for("the bucket to be full again", || (ask().status == 200).then_some(()));
+    assert!(gateway.said(|line| line.contains("limits.reset") && line.contains("work")).is_some());
+    // What names no bucket is told, and nothing is filled.
+    for (named, why) in [
+        (&["work", "--tenant", "acme"][..], "limit `work` counts by subject, which is not named"),
+        (&["wrok", "--tenant", "acme"], "there is no limit `wrok`"),
+        (&["work", "--tenant", "not a tenant"], "tenant"),
+        (&["work", "--tenant", "acme", "--issuer", "mian", "--subject", "user-1"], "there is no issuer `mian`"),
+        (&["work", "--tenant", "acme", "--route", "api.example.test/ordres"], "counts by subject"),
+    ] {
+        let (done, said) = limits("reset", named);
+        assert!(!done && said.contains(why), "{named:?}: {said}");
+    }
+}

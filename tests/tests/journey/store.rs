@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_tests::{Answer, Gateway, Request, Setup, Upstream, redis::Redis, tokens::main_token, wait_for};
 
-use crate::limits::limited;
+use crate::limits::{limited, looks_and_resets};
 
 /// A gateway whose route `orders` has one limit, counted in this redis-server.
 ///
@@ -202,4 +202,34 @@ fn a_gateway_starts_without_its_store() {
     let gateway = setup.launch();
     let statuses: Vec<u16> = (0..6).map(|_| ask(&gateway, "acme").status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+}
+
+#[test]
+fn an_operator_sees_and_fills_a_bucket_that_gateways_share() {
+    let (upstream, mut redis) = (Upstream::start(), Redis::start());
+    let [first, second] = [0, 1].map(|_| {
+        Setup::new(&upstream)
+            .with(&format!(
+                r#"
+                hosts."api.example.test".routes.orders.limits = ["work"]
+                [stores]
+                counters = "{}"
+                key = "file:secrets/store"
+                deadline = "2s"
+                [limits.work]
+                key = ["tenant", "subject"]
+                requests = 2
+                window = "1h"
+                "#,
+                redis.url(),
+            ))
+            .start()
+    });
+    // Asked of one gateway, while the requests go to the other.
+    looks_and_resets(&first, "the shared store", || ask(&second, "acme"));
+    redis.kill();
+    wait_for("the store to be missed", || {
+        let output = first.cli(&["limits", "show", "work", "--tenant", "acme", "--issuer", "main", "--subject", "s"]);
+        String::from_utf8_lossy(&output.stderr).contains("the store").then_some(())
+    });
 }

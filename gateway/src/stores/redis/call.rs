@@ -20,14 +20,13 @@ struct Asked {
 }
 
 impl Ask {
-    /// With keys `PREFIXrule:hash`.
     pub(super) fn of(buckets: &[Bucket<'_>], prefix: &str) -> Self {
-        let asked = |&Bucket { rule, key, rate, binding }: &Bucket<'_>| Asked {
-            key: format!("{prefix}{rule}:{key:032x}"),
-            interval: rate.interval(),
-            burst: rate.burst(),
-            cost: rate.cost(),
-            binding,
+        let asked = |bucket: &Bucket<'_>| Asked {
+            key: key(bucket, prefix),
+            interval: bucket.rate.interval(),
+            burst: bucket.rate.burst(),
+            cost: bucket.rate.cost(),
+            binding: bucket.binding,
         };
         Self(buckets.iter().map(asked).collect())
     }
@@ -35,6 +34,11 @@ impl Ask {
     pub(super) fn buckets(&self) -> usize {
         self.0.len()
     }
+}
+
+/// `PREFIXrule:hash`.
+pub(super) fn key(&Bucket { rule, key, .. }: &Bucket<'_>, prefix: &str) -> String {
+    format!("{prefix}{rule}:{key:032x}")
 }
 
 /// The command for a batch. `clock` is a test's, in microseconds.

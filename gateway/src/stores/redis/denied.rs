@@ -85,6 +85,14 @@ impl Denials {
         }
     }
 
+    /// Asks again for this bucket: an operator filled it.
+    pub(super) fn forget(&self, key: u128) {
+        let Some(set) = self.set(key) else { return };
+        if let Some(empty) = set.lock().iter_mut().find(|empty| empty.key == key) {
+            *empty = Empty::default();
+        }
+    }
+
     fn find(&self, key: u128, now: Micros) -> Option<Empty> {
         self.set(key)?.lock().iter().find(|empty| empty.key == key && empty.until > now).copied()
     }

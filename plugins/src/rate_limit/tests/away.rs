@@ -7,7 +7,7 @@ use portcullis_api::{Outcome, Secret, Trail, Verdict};
 
 use super::site::{ask, ask_with, before};
 use crate::{
-    rate_limit::{Answer, Bucket, Level, NAME, Needs, SharedCounters, StoreFault, Table, Taking},
+    rate_limit::{Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, SharedCounters, StoreFault, Table, Taking},
     testing::HandClock,
 };
 
@@ -33,6 +33,14 @@ impl SharedCounters for Scripted {
             Answers::TooFew => Ok(Vec::new()),
         };
         Box::pin(std::future::ready(result))
+    }
+
+    fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
+        Box::pin(std::future::ready(Ok(Level::at_rest(bucket.rate, 0, 1))))
+    }
+
+    fn clear<'a>(&'a self, _: &'a Bucket<'a>) -> Clearing<'a> {
+        Box::pin(std::future::ready(Err(StoreFault::Away)))
     }
 }
 

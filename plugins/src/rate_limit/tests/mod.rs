@@ -2,6 +2,7 @@
 
 mod away;
 mod compiled;
+mod inspect;
 mod pages;
 mod refused;
 pub(crate) mod site;

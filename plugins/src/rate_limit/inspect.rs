@@ -1,0 +1,142 @@
+//! A look at one bucket, and its reset: an operator's questions, on no request's way.
+//!
+//! Invariant: a bucket is found by the very hash under which requests are counted, so what is shown is what they meet.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::HeaderMap;
+use portcullis_api::{TenantId, counted};
+
+use super::{
+    Needs, Numbers, Rules, StoreFault,
+    charge::Place,
+    counters::Level,
+    define::Rule,
+    keys::{Origin, Part, Who},
+};
+
+/// Whose bucket: what the limit counts by, as an operator names it.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// Any address of the client.
+    pub client: Option<IpAddr>,
+    /// An API key's id.
+    pub api_key: Option<String>,
+    /// The issuer's name in the configuration, and the subject.
+    pub subject: Option<(String, String)>,
+    /// The tenant; it also decides whose numbers hold.
+    pub tenant: Option<TenantId>,
+    /// `host/route`.
+    pub route: Option<String>,
+    /// Header values.
+    pub headers: HeaderMap,
+}
+
+/// Why there is no bucket to look at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// No such limit.
+    #[error("there is no limit `{0}`")]
+    Unknown(String),
+    /// The limit counts by something that was not named.
+    #[error("limit `{limit}` counts by {part}, which is not named")]
+    Missing {
+        /// The limit.
+        limit: String,
+        /// As in the limit's `key`.
+        part: String,
+    },
+    /// No such route.
+    #[error("there is no route `{0}`: write HOST/ROUTE, as in the configuration")]
+    NoRoute(String),
+    /// The shared store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// How a bucket stands.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its level.
+    pub level: Level,
+    /// The numbers that hold.
+    pub numbers: Numbers,
+    /// `memory`, `shared` or `share`.
+    pub counted: &'static str,
+}
+
+impl Needs {
+    /// How a bucket stands. Takes nothing of it.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn look(&self, rules: &Rules, limit: &str, named: &Named) -> Result<Seen, InspectError> {
+        let (rule, numbers, key) = self.find(rules, limit, named)?;
+        let (bucket, place) = self.place(rule, numbers, key);
+        let (level, counted) = match place {
+            Place::Memory(table, now) => (table.peek(now, &bucket), "memory"),
+            Place::Share(table, now) => (table.peek(now, &bucket), "share"),
+            Place::Shared(store) => (store.peek(&bucket).await?, "shared"),
+        };
+        Ok(Seen { level, numbers: numbers.clone(), counted })
+    }
+
+    /// Fills a bucket. Gateways that share it see it within a second.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn reset(&self, rules: &Rules, limit: &str, named: &Named) -> Result<(), InspectError> {
+        let (rule, numbers, key) = self.find(rules, limit, named)?;
+        match self.place(rule, numbers, key) {
+            (bucket, Place::Memory(table, _) | Place::Share(table, _)) => table.clear(&bucket),
+            (bucket, Place::Shared(store)) => store.clear(&bucket).await?,
+        }
+        Ok(())
+    }
+
+    fn find<'r>(
+        &self,
+        rules: &'r Rules,
+        limit: &str,
+        named: &Named,
+    ) -> Result<(&'r Rule, &'r Numbers, u128), InspectError> {
+        let rule = rules.rule(limit).ok_or_else(|| InspectError::Unknown(limit.to_owned()))?;
+        if let Some(part) = rule.parts().find(|part| !named.has(part)) {
+            return Err(InspectError::Missing { limit: limit.to_owned(), part: part.to_string() });
+        }
+        // A bucket of what does not exist would be shown as full.
+        if let Some(route) = named.route.as_ref().filter(|route| !rules.has_route(route)) {
+            return Err(InspectError::NoRoute(route.clone()));
+        }
+        let numbers = rule.numbers(named.tenant.as_ref());
+        Ok((rule, numbers, rule.key(numbers, &named.origin(), self.hasher())))
+    }
+}
+
+impl Named {
+    fn has(&self, part: &Part) -> bool {
+        match part {
+            Part::Client => self.client.is_some(),
+            Part::ApiKey => self.api_key.is_some(),
+            Part::Subject => self.subject.is_some(),
+            Part::Tenant => self.tenant.is_some(),
+            Part::Route => self.route.is_some(),
+            Part::Caller => self.api_key.is_some() || self.subject.is_some() || self.client.is_some(),
+            Part::Header(name) => self.headers.contains_key(name),
+        }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            // A limit that counts by none has no use for it.
+            client: counted(self.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
+            route: self.route.as_deref().unwrap_or_default(),
+            headers: &self.headers,
+            who: Who {
+                key_id: self.api_key.as_deref(),
+                subject: self.subject.as_ref().map(|(issuer, subject)| (issuer.as_str(), subject.as_str())),
+                tenant: self.tenant.as_ref(),
+            },
+        }
+    }
+}
