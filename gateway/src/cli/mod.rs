@@ -1,6 +1,7 @@
-//! The command line: `run`, `check`, `keys`, `bans`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `bans`, `limits`, `explain`, `reference`, `demo`.
 
 pub(crate) mod keys;
+mod limits;
 mod operator;
 mod reference;
 
@@ -48,6 +49,9 @@ enum Command {
     /// List and lift the blocks of clients.
     #[command(subcommand)]
     Bans(operator::Bans),
+    /// Suggest limits from access logs.
+    #[command(subcommand)]
+    Limits(limits::Limits),
     /// Say why a request was refused, from its request id.
     Explain(operator::Explain),
     /// Print the generated reference.
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Keys(keys) => keys.run(),
         Command::Bans(bans) => bans.run(),
+        Command::Limits(limits) => limits.run(),
         Command::Explain(explain) => explain.run(),
         Command::Reference(reference) => reference.run(),
         Command::Demo(demo) => demo.run(),
