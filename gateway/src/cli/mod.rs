@@ -1,7 +1,7 @@
 //! The command line: `run`, `check`, `keys`, `bans`, `limits`, `explain`, `reference`, `demo`.
 
-mod buckets;
 pub(crate) mod keys;
+mod limits;
 mod operator;
 mod reference;
 
@@ -49,9 +49,9 @@ enum Command {
     /// List and lift the blocks of clients.
     #[command(subcommand)]
     Bans(operator::Bans),
-    /// Show and fill the buckets of limits.
+    /// Suggest limits from access logs; show and fill their buckets.
     #[command(subcommand)]
-    Limits(buckets::Limits),
+    Limits(limits::Limits),
     /// Say why a request was refused, from its request id.
     Explain(operator::Explain),
     /// Print the generated reference.

@@ -10,6 +10,7 @@ mod refusals;
 mod responses;
 mod store;
 mod streams;
+mod suggest;
 mod upstreams;
 
 use std::sync::LazyLock;

@@ -8,29 +8,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{operator::ask, say};
-
-/// What to do with limits.
-#[derive(clap::Subcommand)]
-pub(super) enum Limits {
-    /// Show how one bucket of a limit stands.
-    Show(Bucket),
-    /// Fill one bucket of a limit.
-    Reset(Bucket),
-}
-
-impl Limits {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        match self {
-            Self::Show(bucket) => bucket.show(),
-            Self::Reset(bucket) => bucket.reset(),
-        }
-    }
-}
+use crate::cli::{operator::ask, say};
 
 /// A bucket: a limit, and whatever the limit counts by.
 #[derive(Args)]
-pub(super) struct Bucket {
+pub(in crate::cli) struct Bucket {
     /// The name of the limit.
     limit: String,
     /// An address of the client.
