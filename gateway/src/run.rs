@@ -102,6 +102,10 @@ fn server_conf(options: Options) -> ServerConf {
     }
 }
 
+/// How long a start waits for the shared store, so that a restart does not refuse what a rule with `deny` would while
+/// it connects. One that is away keeps nobody from starting.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The work behind the traffic: look-ups, health, keys, reloads.
 struct State {
     runtime: Arc<Runtime>,
@@ -117,6 +121,9 @@ impl BackgroundService for State {
         let runtime = &self.runtime;
         for upstream in &runtime.gateway.snapshot.load().upstreams {
             upstream.refresh(&runtime.gateway.metrics).await;
+        }
+        if let Some(redis) = &runtime.redis {
+            redis.connected(STORE_PATIENCE).await;
         }
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");

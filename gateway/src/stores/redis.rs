@@ -107,6 +107,8 @@ struct Inner {
     breaker: Breaker,
     /// Something happened that the watch should look at now.
     wake: Notify,
+    /// The watch has connected.
+    connected: Notify,
     health: Mutex<Health>,
 }
 
@@ -136,6 +138,7 @@ impl RedisCounters {
             live: ArcSwapOption::empty(),
             breaker: Breaker::new(Instant::now()),
             wake: Notify::new(),
+            connected: Notify::new(),
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
         let watch = runtime.spawn(watch::watch(inner.clone(), client));
@@ -143,6 +146,22 @@ impl RedisCounters {
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
         Ok(Self { inner, queue, watch })
+    }
+
+    /// Waits until it is connected for the first time, but not longer than this.
+    pub(crate) async fn connected(&self, patience: Duration) {
+        let connected = async {
+            loop {
+                let next = self.inner.connected.notified();
+                if self.inner.live.load().is_some() {
+                    return;
+                }
+                next.await;
+            }
+        };
+        if timeout(patience, connected).await.is_err() {
+            tracing::warn!(event = "store.away", "the store does not answer yet: rules do what they say for this");
+        }
     }
 
     /// How the store stands.
