@@ -118,12 +118,14 @@ impl BackgroundService for State {
         for upstream in &runtime.gateway.snapshot.load().upstreams {
             upstream.refresh(&runtime.gateway.metrics).await;
         }
+        let follower = runtime.gateway.bans.catch_up().await;
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {
             () = runtime.key_sets.run() => {}
             () = runtime.api_keys.run(&runtime.gateway.metrics) => {}
             () = upstreams(runtime) => {}
+            () = follower.run() => {}
             () = reloads(runtime) => {}
             _changed = shutdown.changed() => {}
         }

@@ -5,6 +5,7 @@
 //! misses in a row open the breaker: from then on calls fail at once, and a prober behind the traffic closes it.
 //! `watch` keeps the connection: the driver by itself would never leave one that is open but dead.
 
+mod bans;
 mod batch;
 mod breaker;
 mod call;
