@@ -184,8 +184,8 @@ pub enum AccessLog {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
-    /// Where limits count: `"memory"`, or a Redis URL, `redis://` or `rediss://` (`file:` and `env:` references are
-    /// possible, for a URL with a password).
+    /// Where limits, violations and blocks are kept: `"memory"`, or a Redis URL, `redis://` or `rediss://` (`file:` and
+    /// `env:` references are possible, for a URL with a password).
     pub counters: At<CountersAt>,
     /// How long a check may wait for the store.
     pub deadline: Millis,

@@ -2,12 +2,13 @@
 
 mod limits;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
-use portcullis_api::{Clock, Secret};
+use portcullis_api::{Micros, Secret};
+use portcullis_plugins::bans::{Ban, Client};
 use serde_json::json;
 
 use crate::{boot::Runtime, stores::redis::Health};
@@ -33,7 +34,7 @@ impl ServeHttp for Admin {
             (method, _) => match path.strip_prefix("/admin/v1/") {
                 Some(rest) if self.authorized(session) => match rest.strip_prefix("limits/") {
                     Some(limit) => limits::answer(&self.runtime, method, limit, query).await,
-                    None => self.admin(method, rest),
+                    None => self.admin(method, rest).await,
                 },
                 Some(_) => text(StatusCode::UNAUTHORIZED, "text/plain", b"the admin token is needed\n".to_vec()),
                 None => text(StatusCode::NOT_FOUND, "text/plain", b"no such page\n".to_vec()),
@@ -69,7 +70,7 @@ impl Admin {
 
     fn metrics(&self) -> Response<Vec<u8>> {
         let gateway = &self.runtime.gateway;
-        let blocked = gateway.bans.list(gateway.clock.now_micros()).len();
+        let blocked = gateway.bans.list().0.len();
         gateway.metrics.blocks_active.set(i64::try_from(blocked).unwrap_or(i64::MAX));
         if let Some(redis) = &self.runtime.redis {
             gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
@@ -77,20 +78,15 @@ impl Admin {
         text(StatusCode::OK, "text/plain; version=0.0.4", gateway.metrics.render())
     }
 
-    fn admin(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
+    async fn admin(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
         let gateway = &self.runtime.gateway;
-        let now = gateway.clock.now_micros();
         match (method, path.split_once('/')) {
             (&Method::GET, None) if path == "bans" => {
-                let bans: Vec<_> = gateway
-                    .bans
-                    .list(now)
-                    .iter()
-                    .map(|ban| json!({ "client": ban.client.to_string(), "reason": ban.code, "remaining_s": ban.remaining_s(now) }))
-                    .collect();
+                let (bans, now) = gateway.bans.list();
+                let bans: Vec<_> = bans.iter().map(|ban| listed(ban, now)).collect();
                 json(StatusCode::OK, &json!({ "bans": bans }))
             }
-            (&Method::DELETE, Some(("bans", address))) => self.lift(address),
+            (&Method::DELETE, Some(("bans", client))) => self.lift(client).await,
             (&Method::GET, Some(("decisions", request_id))) => match gateway.decisions.find(request_id) {
                 Some(line) => text(StatusCode::OK, "application/json", line.to_vec()),
                 None => json(
@@ -102,23 +98,30 @@ impl Admin {
         }
     }
 
-    fn lift(&self, address: &str) -> Response<Vec<u8>> {
-        let gateway = &self.runtime.gateway;
-        let Ok(ip) = address.parse::<IpAddr>() else {
-            return json(StatusCode::BAD_REQUEST, &json!({ "error": "that is no address" }));
+    async fn lift(&self, client: &str) -> Response<Vec<u8>> {
+        let client = match (client.parse(), client.parse()) {
+            (Ok(address), _) => Client::Address(address),
+            (Err(_), Ok(hash)) => Client::Hash(hash),
+            (Err(_), Err(_)) => {
+                return json(StatusCode::BAD_REQUEST, &json!({ "error": "that is no address and no listed hash" }));
+            }
         };
-        let lifted = gateway.bans.lift(portcullis_api::counted(ip));
-        if !lifted {
-            return json(StatusCode::NOT_FOUND, &json!({ "error": "this client is not blocked" }));
+        match self.runtime.gateway.bans.lift(client).await {
+            Ok(true) => json(StatusCode::OK, &json!({ "lifted": true })),
+            Ok(false) => json(StatusCode::NOT_FOUND, &json!({ "error": "this client is not blocked" })),
+            Err(here_only) => json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": here_only.to_string() })),
         }
-        tracing::warn!(
-            event = "bans.lifted",
-            client = gateway.pseudonyms.ip(ip),
-            at = gateway.clock.unix(),
-            "an operator lifted a block"
-        );
-        json(StatusCode::OK, &json!({ "lifted": true }))
     }
+}
+
+/// `known_by` says what `client` is: its address, or the hash that is all another gateway tells.
+fn listed(ban: &Ban, now: Micros) -> serde_json::Value {
+    let known_by = match ban.client {
+        Client::Address(_) => "address",
+        Client::Hash(_) => "hash",
+    };
+    let (client, remaining_s) = (ban.client.to_string(), ban.remaining_s(now));
+    json!({ "client": client, "known_by": known_by, "reason": ban.code, "remaining_s": remaining_s })
 }
 
 fn store_health(health: &Health) -> String {

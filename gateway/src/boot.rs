@@ -1,7 +1,6 @@
 //! From a configuration file to a running gateway, and from a changed file to the next snapshot.
 
 use std::{
-    hash::RandomState,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,15 +10,13 @@ use arc_swap::ArcSwap;
 use pingora_core::{server::configuration::ServerConf, services::listening::Service};
 use pingora_proxy::HttpProxy;
 use portcullis_api::{Clock, Issues};
-use portcullis_config::{
-    AdminSpec, Counters, Document, HostPattern, ListenerSpec, Report, Settled, StoresSpec, TlsVersion,
-};
+use portcullis_config::{AdminSpec, Counters, Document, HostPattern, ListenerSpec, Report, Settled, TlsVersion};
 use portcullis_plugins::{
     authentication::{CACHE_BYTES, VerifiedCache},
-    bans::BanTable,
+    bans::SharedBans,
     burst,
     controls::{self, Controls},
-    rate_limit::{self, KeyHasher, SLOTS, Table},
+    rate_limit::{KeyHasher, SLOTS, Table},
     waf,
 };
 use rustls::{server::ProducesTickets, sign::CertifiedKey};
@@ -27,6 +24,7 @@ use rustls::{server::ProducesTickets, sign::CertifiedKey};
 use crate::{
     access_log::AccessLog,
     api_keys::{ApiKeyFile, ReadApiKeys},
+    bans::Bans,
     body::Budget,
     clock::SystemClock,
     decisions::Decisions,
@@ -37,7 +35,7 @@ use crate::{
     metrics::Metrics,
     pseudonym::Pseudonyms,
     snapshot::Snapshot,
-    stores::redis::{Options, RedisCounters},
+    stores::{self, redis::RedisCounters},
 };
 
 /// What outlives every snapshot, and what a reload needs.
@@ -144,9 +142,9 @@ impl Runtime {
         key_sets.adopt(&prepared);
         let api_keys = Arc::new(ApiKeyFile::default());
         api_keys.adopt(read_api_keys(&api_keys, &settled)?);
-        let (store_runtime, redis) = shared_store(&settled.stores, &metrics)?;
-        let bans = Arc::new(BanTable::new(&violations(&document), RandomState::new()));
-        let limits = limits(&settled.stores, &clock, redis.as_ref())?;
+        let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
+        let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
+        let limits = stores::limits(&settled.stores, &clock, redis.as_ref())?;
         let burst = burst_counters(clock.clone());
         let needs = controls::Needs {
             clock: clock.clone(),
@@ -160,7 +158,7 @@ impl Runtime {
         let mut issues = Issues::default();
         let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
             .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
-        let pseudonyms = Pseudonyms::new(settled.log.pseudonym_key.as_ref())?;
+        let pseudonyms = Arc::new(Pseudonyms::new(settled.log.pseudonym_key.as_ref())?);
         let access = AccessLog::start(&settled.log.access, metrics.log_dropped.with_label_values(&["access"]))
             .context("the access log could not be opened")?;
         let certificates = Certificates::new(&settled)?;
@@ -180,9 +178,11 @@ impl Runtime {
         metrics.reload_ok.set(1);
         metrics.reload_time.set(unix(&clock));
         metrics.store_up.set(1);
+        let shared = redis.as_ref().map(|redis| -> Arc<dyn SharedBans> { Arc::new(redis.bans()) });
+        let bans = Bans::new(bans, shared, clock.clone(), metrics.clone(), pseudonyms.clone());
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
-            bans,
+            bans: Arc::new(bans),
             clock,
             held: Budget::default(),
             metrics,
@@ -255,13 +255,13 @@ impl Runtime {
         self.api_keys.adopt(api_keys);
         self.certificates.replace(tables);
         report(&expiries, &self.gateway.metrics);
-        self.gateway.bans.configure(&violations(&document));
+        self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
         Ok(generation)
     }
 
     /// Where limits are counted.
-    pub(crate) fn limits(&self) -> &rate_limit::Needs {
+    pub(crate) fn limits(&self) -> &portcullis_plugins::rate_limit::Needs {
         &self.needs.limits
     }
 
@@ -337,39 +337,8 @@ fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTick
     settled.certificates.iter().map(configure).collect()
 }
 
-/// The shared store with a runtime of its own: its connection outlives any listener's.
-fn shared_store(
-    stores: &StoresSpec,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
-    let url = match &stores.counters {
-        Counters::Memory => return Ok((None, None)),
-        Counters::Redis(url) => std::str::from_utf8(url.expose()).context("stores.counters")?.to_owned(),
-    };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
-    let options = Options { deadline: stores.deadline.duration(), ..Options::new(url, stores.prefix.clone()) };
-    let counters = RedisCounters::start(options, metrics.clone(), runtime.handle())?;
-    Ok((Some(runtime), Some(Arc::new(counters))))
-}
-
 fn burst_counters(clock: Arc<SystemClock>) -> burst::Needs {
     burst::Needs { clock, table: Arc::new(Table::new(SLOTS)), hasher: Arc::new(KeyHasher::process()) }
-}
-
-fn limits(
-    stores: &StoresSpec,
-    clock: &Arc<SystemClock>,
-    redis: Option<&Arc<RedisCounters>>,
-) -> anyhow::Result<rate_limit::Needs> {
-    let table = Arc::new(Table::new(SLOTS));
-    match (redis, &stores.key) {
-        (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), table)),
-        (Some(redis), Some(key)) => {
-            Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), stores.instances, key))
-        }
-        (Some(_), None) => Err(anyhow!("counters in Redis need stores.key")),
-    }
 }
 
 fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {

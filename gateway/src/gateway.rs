@@ -11,11 +11,12 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Mode, Outcome, Rejection};
-use portcullis_plugins::{bans::BanTable, canonical::Target, waf};
+use portcullis_plugins::{canonical::Target, waf};
 
 use crate::{
     access_log::AccessLog,
     answer,
+    bans::Bans,
     body::{Body, Budget},
     clock::SystemClock,
     decisions::Decisions,
@@ -34,7 +35,7 @@ pub(crate) struct Gateway {
     /// The configuration in force.
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Who is blocked.
-    pub(crate) bans: Arc<BanTable>,
+    pub(crate) bans: Arc<Bans>,
     /// The clocks.
     pub(crate) clock: Arc<SystemClock>,
     /// What all held bodies may take.
@@ -46,7 +47,7 @@ pub(crate) struct Gateway {
     /// The last refusals.
     pub(crate) decisions: Decisions,
     /// Addresses and subjects as they may be written.
-    pub(crate) pseudonyms: Pseudonyms,
+    pub(crate) pseudonyms: Arc<Pseudonyms>,
 }
 
 /// Handed to Pingora: the shared gateway.

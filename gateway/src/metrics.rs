@@ -73,7 +73,18 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "1 if the API keys' file was read at its last change, 0 while an older reading is in force",
     ),
     ("portcullis_blocks_active", "gauge", &[], "clients blocked for violations"),
-    ("portcullis_blocks_total", "counter", &["reason"], "blocks by the code of the last violation"),
+    (
+        "portcullis_blocks_total",
+        "counter",
+        &["reason"],
+        "blocks that this gateway began, by the code of the last violation",
+    ),
+    (
+        "portcullis_violations_alone_total",
+        "counter",
+        &[],
+        "violations that this gateway counted alone because the shared store gave no answer",
+    ),
     ("portcullis_tls_cert_not_after_timestamp_seconds", "gauge", &["host"], "when a host's certificate expires"),
     ("portcullis_tls_handshakes_total", "counter", &["version", "group", "result"], "TLS handshakes"),
     ("portcullis_connections_open", "gauge", &["listener"], "open client connections"),
@@ -118,6 +129,7 @@ pub(crate) struct Metrics {
     pub(crate) api_keys_ok: IntGauge,
     pub(crate) blocks_active: IntGauge,
     pub(crate) blocks: IntCounterVec,
+    pub(crate) violations_alone: IntCounter,
     pub(crate) cert_not_after: IntGaugeVec,
     pub(crate) handshakes: IntCounterVec,
     pub(crate) connections: IntGaugeVec,
@@ -176,8 +188,7 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok(vec.with_label_values::<&str>(&[]))
         };
-        let info = gauges("portcullis_build_info")?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        gauges("portcullis_build_info")?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             generation: gauge("portcullis_config_generation")?,
             reloads: counters("portcullis_config_reloads_total")?,
@@ -198,6 +209,7 @@ impl Metrics {
             api_keys_ok: gauge("portcullis_api_keys_last_load_success")?,
             blocks_active: gauge("portcullis_blocks_active")?,
             blocks: counters("portcullis_blocks_total")?,
+            violations_alone: counter("portcullis_violations_alone_total")?,
             cert_not_after: gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,
             handshakes: counters("portcullis_tls_handshakes_total")?,
             connections: gauges("portcullis_connections_open")?,

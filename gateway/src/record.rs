@@ -106,7 +106,7 @@ impl Serialize for TrailPart<'_> {
 /// Writes the record of a finished request.
 ///
 /// Invariant: the access line comes last. Whoever reads it finds everything else recorded: the counts, the block, the
-/// decision that `explain` tells.
+/// decision that `explain` tells. Only a block that a shared store begins may come a moment later.
 pub(crate) fn finish(gateway: &Gateway, session: &Session, trip: &Trip, status: u16) {
     let seconds = trip.started.elapsed().as_secs_f64();
     count(gateway, trip, session.req_header().method.as_str(), status, seconds);
@@ -225,15 +225,6 @@ fn violations(gateway: &Gateway, trip: &Trip) {
         if !bans::is_violation(&code) {
             continue;
         }
-        if let Some(ban) = gateway.bans.record(client.counted(), code.name, gateway.clock.now_micros()) {
-            gateway.metrics.blocks.with_label_values(&[code.name]).inc();
-            tracing::warn!(
-                event = "bans.blocked",
-                client = gateway.pseudonyms.ip(client.counted()),
-                reason = code.name,
-                block_s = ban.remaining_s(gateway.clock.now_micros()),
-                "a client is blocked for its violations"
-            );
-        }
+        gateway.bans.record(client.counted(), code.name);
     }
 }

@@ -102,10 +102,6 @@ fn server_conf(options: Options) -> ServerConf {
     }
 }
 
-/// How long a start waits for the shared store, so that a restart does not refuse what a rule with `deny` would while
-/// it connects. One that is away keeps nobody from starting.
-const STORE_PATIENCE: Duration = Duration::from_secs(1);
-
 /// The work behind the traffic: look-ups, health, keys, reloads.
 struct State {
     runtime: Arc<Runtime>,
@@ -122,15 +118,15 @@ impl BackgroundService for State {
         for upstream in &runtime.gateway.snapshot.load().upstreams {
             upstream.refresh(&runtime.gateway.metrics).await;
         }
-        if let Some(redis) = &runtime.redis {
-            redis.connected(STORE_PATIENCE).await;
-        }
+        // Waits for the shared store too, so that a restart does not refuse what a rule with `deny` would meanwhile.
+        let follower = runtime.gateway.bans.catch_up().await;
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {
             () = runtime.key_sets.run() => {}
             () = runtime.api_keys.run(&runtime.gateway.metrics) => {}
             () = upstreams(runtime) => {}
+            () = follower.run() => {}
             () = reloads(runtime) => {}
             _changed = shutdown.changed() => {}
         }

@@ -3,20 +3,35 @@
 //! The table counts violations per client (its /64 for IPv6) in a sliding window, exactly, and holds the blocks. It is
 //! bounded: 65,536 clients, eight to a set; where room is needed, clients without a violation in the window go first,
 //! then those with the fewest, and blocked ones last. It outlives every snapshot, so a reload forgives nobody.
+//!
+//! With a shared store ([`SharedBans`]) violations are counted there, and the table holds what it said. A client is then
+//! found by a keyed hash of its address, for that is all that another gateway tells. A request is hashed only while the
+//! table may hold a block that is on.
+
+mod shared;
 
 use std::{
     borrow::Cow,
     collections::VecDeque,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use parking_lot::{Mutex, RwLock};
-use portcullis_api::{ClientIp, Clock, Code, Control, ControlName, Fault, Issues, Micros, Refusal, Strict, Verdict};
+use portcullis_api::{
+    ClientIp, Clock, Code, Control, ControlName, Fault, Issues, Micros, Refusal, Secret, Strict, Verdict,
+};
+pub use shared::{Asking, Block, Change, Changes, Client, ClientKey, Cursor, NoClientKey, SharedBans, Strike, Struck};
 
-use crate::waf::Violations;
+use crate::{
+    rate_limit::{KeyHasher, Origin},
+    waf::Violations,
+};
 
 /// The control's name.
 pub const NAME: ControlName = ControlName::new("bans");
@@ -38,11 +53,18 @@ pub fn is_violation(code: &Code) -> bool {
     VIOLATION_CODES.contains(&code.name)
 }
 
+/// The code of a violation that this version does not count and another gateway's does. It blocks all the same.
+const CODE_OF_ANOTHER_VERSION: &str = "unknown";
+
+fn known(code: &str) -> &'static str {
+    VIOLATION_CODES.iter().find(|known| **known == code).copied().unwrap_or(CODE_OF_ANOTHER_VERSION)
+}
+
 /// One block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ban {
-    /// The client as it is counted: an IPv4 address, or the first address of an IPv6 /64.
-    pub client: IpAddr,
+    /// The client.
+    pub client: Client,
     /// The code of the violation that was one too many.
     pub code: &'static str,
     /// When it began, on the monotonic clock.
@@ -64,7 +86,17 @@ impl Ban {
 pub struct BanTable {
     sets: Box<[Mutex<Vec<Entry>>]>,
     hasher: RandomState,
+    keying: Keying,
     settings: RwLock<Numbers>,
+    /// No block that the table has ever held ends later: past it nobody is looked up.
+    last_end: AtomicU64,
+}
+
+/// What clients are found by.
+#[derive(Debug)]
+enum Keying {
+    Address,
+    Hash(KeyHasher),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +108,7 @@ struct Numbers {
 
 #[derive(Debug)]
 struct Entry {
-    client: IpAddr,
+    key: ClientKey,
     /// Times of violations, oldest first, never more than `max`.
     stamps: VecDeque<Micros>,
     ban: Option<Ban>,
@@ -112,9 +144,20 @@ impl BanTable {
     /// An empty table under these numbers. `hasher` spreads the clients, so that none can choose its neighbours.
     #[must_use]
     pub fn new(violations: &Violations, hasher: RandomState) -> Self {
+        Self::keyed(violations, hasher, Keying::Address)
+    }
+
+    /// As [`Self::new`], beside a shared store. `key` is the deployment's, the same in every gateway.
+    #[must_use]
+    pub fn shared(violations: &Violations, hasher: RandomState, key: &Secret) -> Self {
+        Self::keyed(violations, hasher, Keying::Hash(KeyHasher::deployment(key)))
+    }
+
+    fn keyed(violations: &Violations, hasher: RandomState, keying: Keying) -> Self {
         let sets = CLIENTS_MAX.checked_div(WAYS).unwrap_or(1);
         let sets = std::iter::repeat_with(Mutex::default).take(sets).collect();
-        Self { sets, hasher, settings: RwLock::new(Numbers::of(violations)) }
+        let settings = RwLock::new(Numbers::of(violations));
+        Self { sets, hasher, keying, settings, last_end: AtomicU64::new(0) }
     }
 
     /// Takes other numbers from here on. Blocks keep the end they have.
@@ -122,23 +165,30 @@ impl BanTable {
         *self.settings.write() = Numbers::of(violations);
     }
 
+    /// What `client` ([`ClientIp::counted`]) is found by.
+    #[must_use]
+    pub fn key(&self, client: IpAddr) -> ClientKey {
+        match &self.keying {
+            Keying::Address => ClientKey(match client {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(v6) => v6.to_bits(),
+            }),
+            Keying::Hash(hasher) => {
+                let mut hashing = hasher.begin();
+                hashing.field(NAME.as_str().as_bytes());
+                Origin::add_address(client, &mut hashing);
+                ClientKey(hashing.finish())
+            }
+        }
+    }
+
     /// Counts a violation of `client` ([`ClientIp::counted`]). Answers with the block if this one begins it; while
     /// one is on, nothing is counted.
     pub fn record(&self, client: IpAddr, code: &'static str, now: Micros) -> Option<Ban> {
         let Numbers { max, window, block } = *self.settings.read();
-        let mut set = self.set(client)?.lock();
-        set.iter_mut().for_each(|entry| entry.forget_before(window, now));
-        let entry = match set.iter().position(|entry| entry.client == client) {
-            Some(known) => set.get_mut(known)?,
-            None => {
-                if set.len() >= WAYS {
-                    let (least, _) = set.iter().enumerate().min_by_key(|(_, entry)| entry.worth(now))?;
-                    set.swap_remove(least);
-                }
-                set.push(Entry { client, stamps: VecDeque::new(), ban: None });
-                set.last_mut()?
-            }
-        };
+        let key = self.key(client);
+        let mut set = self.set(key)?.lock();
+        let entry = find_or_add(&mut set, key, window, now)?;
         if entry.active(now).is_some() {
             return None;
         }
@@ -146,23 +196,75 @@ impl BanTable {
         if entry.stamps.len() < max {
             return None;
         }
+        let ban = Ban { client: Client::Address(client), code, since: now, until: now.saturating_add(block) };
+        self.begin(entry, ban);
+        Some(ban)
+    }
+
+    /// The violation of `client` ([`ClientIp::counted`]) that a shared store is to count; none while a block is on.
+    #[must_use]
+    pub fn strike(&self, client: IpAddr, code: &'static str, now: Micros) -> Option<Strike> {
+        let Numbers { max, window, block } = *self.settings.read();
+        let strike = Strike { client: self.key(client), code, max, window, block };
+        self.find(strike.client, now).is_none().then_some(strike)
+    }
+
+    /// Takes over a block from the shared store, which was asked at `asked` and has just answered. Answers with the
+    /// block if it was news. One that is on already keeps its end, unless the store's is later.
+    pub fn learn(&self, key: ClientKey, client: Client, block: &Block, asked: Micros, now: Micros) -> Option<Ban> {
+        let window = self.settings.read().window;
+        // As early as it can have begun, so that a lift is never taken for older; as late as it can end.
+        let (since, until) = (asked.saturating_sub(block.age), now.saturating_add(block.remaining));
+        let mut set = self.set(key)?.lock();
+        let entry = find_or_add(&mut set, key, window, now)?;
+        let before = entry.active(now);
+        if before.is_some_and(|ban| ban.until >= until) {
+            return None;
+        }
+        // An address says more than a hash, and is the lesser of the two.
+        let client = before.map_or(client, |ban| ban.client.min(client));
+        let ban = Ban { client, code: known(&block.code), since, until };
+        self.begin(entry, ban);
+        before.is_none().then_some(ban)
+    }
+
+    fn begin(&self, entry: &mut Entry, ban: Ban) {
         entry.stamps.clear();
-        entry.ban = Some(Ban { client, code, since: now, until: now.saturating_add(block) });
-        entry.ban
+        entry.ban = Some(ban);
+        self.last_end.fetch_max(ban.until, Ordering::Relaxed);
     }
 
     /// The block that is on for `client` ([`ClientIp::counted`]).
     #[must_use]
     pub fn active(&self, client: IpAddr, now: Micros) -> Option<Ban> {
-        self.set(client)?.lock().iter().find(|entry| entry.client == client)?.active(now)
+        // Spares the hash. What a thread reads late it would have found late.
+        if now >= self.last_end.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.find(self.key(client), now)
+    }
+
+    fn find(&self, key: ClientKey, now: Micros) -> Option<Ban> {
+        self.set(key)?.lock().iter().find(|entry| entry.key == key)?.active(now)
     }
 
     /// Ends a client's block and forgets its violations. Answers whether there was a block.
-    pub fn lift(&self, client: IpAddr) -> bool {
+    pub fn lift(&self, client: ClientKey) -> bool {
+        self.lift_before(client, Micros::MAX)
+    }
+
+    /// As [`Self::lift`], of what is older than `lifted`: another gateway's operator lifted it then.
+    pub fn lift_before(&self, client: ClientKey, lifted: Micros) -> bool {
         let Some(set) = self.set(client) else { return false };
         let mut set = set.lock();
-        let Some(known) = set.iter().position(|entry| entry.client == client) else { return false };
-        set.swap_remove(known).ban.is_some()
+        let Some(place) = set.iter().position(|entry| entry.key == client) else { return false };
+        let Some(entry) = set.get_mut(place) else { return false };
+        entry.stamps.retain(|stamp| *stamp >= lifted);
+        let had = entry.ban.take_if(|ban| ban.since < lifted).is_some();
+        if entry.ban.is_none() && entry.stamps.is_empty() {
+            set.swap_remove(place);
+        }
+        had
     }
 
     /// Every block that is on, the one that ends first first.
@@ -177,11 +279,25 @@ impl BanTable {
         bans
     }
 
-    fn set(&self, client: IpAddr) -> Option<&Mutex<Vec<Entry>>> {
+    fn set(&self, client: ClientKey) -> Option<&Mutex<Vec<Entry>>> {
         let sets = u64::try_from(self.sets.len()).ok()?;
         let index = self.hasher.hash_one(client).checked_rem(sets)?;
         self.sets.get(usize::try_from(index).ok()?)
     }
+}
+
+/// The client's entry. Where there is none and the set is full, the one of which the least is lost makes room.
+fn find_or_add(set: &mut Vec<Entry>, key: ClientKey, window: Micros, now: Micros) -> Option<&mut Entry> {
+    set.iter_mut().for_each(|entry| entry.forget_before(window, now));
+    if let Some(place) = set.iter().position(|entry| entry.key == key) {
+        return set.get_mut(place);
+    }
+    if set.len() >= WAYS {
+        let (least, _) = set.iter().enumerate().min_by_key(|(_, entry)| entry.worth(now))?;
+        set.swap_remove(least);
+    }
+    set.push(Entry { key, stamps: VecDeque::new(), ban: None });
+    set.last_mut()
 }
 
 /// No block is on for the client.

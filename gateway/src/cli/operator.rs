@@ -20,8 +20,8 @@ pub(super) enum Bans {
     },
     /// Lift a client's block.
     Lift {
-        /// The address as listed.
-        address: std::net::IpAddr,
+        /// The address, or the hash as listed.
+        client: String,
         /// The configuration file of the running gateway.
         #[arg(long, short)]
         config: PathBuf,
@@ -52,18 +52,23 @@ impl Bans {
                 }
                 for ban in bans {
                     let text = |name: &str| ban.get(name).map(Value::to_string).unwrap_or_default();
+                    let by_hash = ban.get("known_by").and_then(Value::as_str) == Some("hash");
                     say(&format!(
-                        "{} {} {}s left",
+                        "{} {} {}s left{}",
                         text("client").trim_matches('"'),
                         text("reason").trim_matches('"'),
-                        text("remaining_s")
+                        text("remaining_s"),
+                        if by_hash { " (begun on another gateway: a hash of the address)" } else { "" }
                     ))?;
                 }
                 Ok(())
             }
-            Self::Lift { address, config } => {
-                ask(&config, Method::DELETE, &format!("bans/{address}"))?;
-                say(&format!("{address} is no longer blocked"))
+            Self::Lift { client, config } => {
+                if !client.bytes().all(|c| c.is_ascii_hexdigit() || matches!(c, b'.' | b':')) {
+                    bail!("`{}` is no address and no listed hash", client.escape_default());
+                }
+                ask(&config, Method::DELETE, &format!("bans/{client}"))?;
+                say(&format!("{client} is no longer blocked"))
             }
         }
     }

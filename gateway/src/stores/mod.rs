@@ -1,3 +1,64 @@
 //! State that several gateways share. What is kept in one process only lives with its control, in `plugins`.
 
 pub(crate) mod redis;
+
+use std::{hash::RandomState, sync::Arc};
+
+use anyhow::{Context, anyhow};
+use portcullis_config::{Counters, StoresSpec};
+use portcullis_plugins::{
+    bans::BanTable,
+    rate_limit::{self, SLOTS, Table},
+    waf::Violations,
+};
+
+use self::redis::{Options, RedisCounters};
+use crate::{clock::SystemClock, metrics::Metrics};
+
+const NO_KEY: &str = "counters in Redis need stores.key";
+
+/// The shared store with a runtime of its own: its connection outlives any listener's.
+pub(crate) fn start(
+    stores: &StoresSpec,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
+    let url = match &stores.counters {
+        Counters::Memory => return Ok((None, None)),
+        Counters::Redis(url) => std::str::from_utf8(url.expose()).context("stores.counters")?.to_owned(),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
+    let options = Options { deadline: stores.deadline.duration(), ..Options::new(url, stores.prefix.clone()) };
+    let counters = RedisCounters::start(options, metrics.clone(), runtime.handle())?;
+    Ok((Some(runtime), Some(Arc::new(counters))))
+}
+
+/// What limits count in: the store, or this process alone.
+pub(crate) fn limits(
+    stores: &StoresSpec,
+    clock: &Arc<SystemClock>,
+    redis: Option<&Arc<RedisCounters>>,
+) -> anyhow::Result<rate_limit::Needs> {
+    let table = Arc::new(Table::new(SLOTS));
+    match (redis, &stores.key) {
+        (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), table)),
+        (Some(redis), Some(key)) => {
+            Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), stores.instances, key))
+        }
+        (Some(_), None) => Err(anyhow!(NO_KEY)),
+    }
+}
+
+/// The table of violations and blocks, beside the store where there is one.
+pub(crate) fn bans(
+    stores: &StoresSpec,
+    violations: &Violations,
+    redis: Option<&Arc<RedisCounters>>,
+) -> anyhow::Result<BanTable> {
+    let hasher = RandomState::new();
+    match (redis, &stores.key) {
+        (None, _) => Ok(BanTable::new(violations, hasher)),
+        (Some(_), Some(key)) => Ok(BanTable::shared(violations, hasher, key)),
+        (Some(_), None) => Err(anyhow!(NO_KEY)),
+    }
+}

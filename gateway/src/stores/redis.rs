@@ -5,6 +5,7 @@
 //! misses in a row open the breaker: from then on calls fail at once, and a prober behind the traffic closes it.
 //! `watch` keeps the connection: the driver by itself would never leave one that is open but dead.
 
+mod bans;
 mod batch;
 mod breaker;
 mod call;
@@ -107,8 +108,6 @@ struct Inner {
     breaker: Breaker,
     /// Something happened that the watch should look at now.
     wake: Notify,
-    /// The watch has connected.
-    connected: Notify,
     health: Mutex<Health>,
 }
 
@@ -138,7 +137,6 @@ impl RedisCounters {
             live: ArcSwapOption::empty(),
             breaker: Breaker::new(Instant::now()),
             wake: Notify::new(),
-            connected: Notify::new(),
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
         let watch = runtime.spawn(watch::watch(inner.clone(), client));
@@ -146,22 +144,6 @@ impl RedisCounters {
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
         Ok(Self { inner, queue, watch })
-    }
-
-    /// Waits until it is connected for the first time, but not longer than this.
-    pub(crate) async fn connected(&self, patience: Duration) {
-        let connected = async {
-            loop {
-                let next = self.inner.connected.notified();
-                if self.inner.live.load().is_some() {
-                    return;
-                }
-                next.await;
-            }
-        };
-        if timeout(patience, connected).await.is_err() {
-            tracing::warn!(event = "store.away", "the store does not answer yet: rules do what they say for this");
-        }
     }
 
     /// How the store stands.

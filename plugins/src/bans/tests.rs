@@ -43,7 +43,7 @@ fn the_tenth_violation_in_a_minute_blocks_for_ten_minutes() {
         assert_eq!(table.active(client, NOW + n * SECOND), None);
     }
     let ban = table.record(client, CODE, NOW + 59 * SECOND).unwrap();
-    assert_eq!((ban.client, ban.code, ban.until - ban.since), (client, CODE, 600 * SECOND));
+    assert_eq!((ban.client, ban.code, ban.until - ban.since), (Client::Address(client), CODE, 600 * SECOND));
     assert_eq!(table.active(client, ban.until - 1), Some(ban));
     assert_eq!(table.active(client, ban.until), None);
     assert_eq!(table.active(ip("192.0.2.2"), ban.since), None);
@@ -76,13 +76,13 @@ fn after_a_block_a_client_starts_anew() {
 fn a_lifted_block_is_gone_with_its_violations() {
     let table = table(2, 60, 600);
     let client = ip("192.0.2.1");
-    assert!(!table.lift(client));
+    assert!(!table.lift(table.key(client)));
     table.record(client, CODE, NOW);
     table.record(client, CODE, NOW);
-    assert!(table.lift(client));
+    assert!(table.lift(table.key(client)));
     assert_eq!((table.active(client, NOW), table.list(NOW)), (None, vec![]));
     assert_eq!(table.record(client, CODE, NOW), None);
-    assert!(!table.lift(client), "violations alone are no block");
+    assert!(!table.lift(table.key(client)), "violations alone are no block");
 }
 
 #[test]
@@ -97,9 +97,10 @@ fn blocks_are_listed_by_their_end_and_only_while_they_are_on() {
 #[test]
 fn other_numbers_hold_from_here_on_and_blocks_keep_their_end() {
     let table = table(1, 60, 600);
-    let ban = table.record(ip("192.0.2.1"), CODE, NOW).unwrap();
+    let client = ip("192.0.2.1");
+    let ban = table.record(client, CODE, NOW).unwrap();
     table.configure(&numbers(3, 60, 5));
-    assert_eq!(table.active(ban.client, NOW + 599 * SECOND), Some(ban));
+    assert_eq!(table.active(client, NOW + 599 * SECOND), Some(ban));
     let other = ip("192.0.2.2");
     assert_eq!(table.record(other, CODE, NOW), None);
     assert_eq!(table.record(other, CODE, NOW), None);
@@ -123,9 +124,9 @@ fn a_flood_of_clients_stays_in_bounds_and_frees_no_blocked_one() {
 #[test]
 fn clients_without_violations_make_room_first_and_blocked_ones_last() {
     let entry = |stamps: &[Micros], until: Option<Micros>| Entry {
-        client: ip("::1"),
+        key: ClientKey(1),
         stamps: stamps.iter().copied().collect(),
-        ban: until.map(|until| Ban { client: ip("::1"), code: CODE, since: 0, until }),
+        ban: until.map(|until| Ban { client: Client::Address(ip("::1")), code: CODE, since: 0, until }),
     };
     let order = [
         entry(&[], Some(NOW)), // its block is over
@@ -136,6 +137,82 @@ fn clients_without_violations_make_room_first_and_blocked_ones_last() {
         entry(&[], Some(NOW + 2)),
     ];
     assert!(order.is_sorted_by(|a, b| a.worth(NOW) < b.worth(NOW)));
+}
+
+/// The tables of two gateways of one deployment.
+fn two_tables(max: u32) -> [BanTable; 2] {
+    let key = Secret::new(vec![7; 32]);
+    [0, 1].map(|_| BanTable::shared(&numbers(max, 60, 600), RandomState::new(), &key))
+}
+
+fn block(age_s: u64, remaining_s: u64) -> Block {
+    Block { code: CODE.to_owned(), age: age_s * SECOND, remaining: remaining_s * SECOND }
+}
+
+#[test]
+fn two_gateways_find_a_client_by_one_key_that_does_not_tell_its_address() {
+    let [one, two] = two_tables(1);
+    let (client, other) = (ip("203.0.113.77"), ip("203.0.113.78"));
+    let key = one.key(client);
+    assert_eq!(key, two.key(client));
+    assert_ne!(key, two.key(other));
+    assert!(!key.to_string().contains("cb00714d"));
+    assert_eq!(key.to_string().parse(), Ok(key));
+    for text in ["", "203.0.113.77", "0123456789ABCDEF0123456789ABCDEF", "+123456789abcdef0123456789abcdef"] {
+        assert_eq!(text.parse::<ClientKey>(), Err(NoClientKey), "{text}");
+    }
+    let stranger = BanTable::shared(&numbers(1, 60, 600), RandomState::new(), &Secret::new(vec![8; 32]));
+    assert_ne!(key, stranger.key(client));
+}
+
+#[test]
+fn a_block_that_is_learned_by_hash_holds_for_the_client() {
+    let [table, _] = two_tables(10);
+    let (client, key) = (ip("192.0.2.1"), table.key(ip("192.0.2.1")));
+    let ban = table.learn(key, Client::Hash(key), &block(60, 540), NOW, NOW + 5).unwrap();
+    assert_eq!((ban.client, ban.code, ban.since), (Client::Hash(key), CODE, NOW - 60 * SECOND));
+    assert_eq!(table.active(client, ban.until - 1), Some(ban));
+    assert_eq!(ban.until, NOW + 5 + 540 * SECOND);
+    assert_eq!(table.active(client, ban.until), None);
+    assert_eq!(table.active(ip("192.0.2.2"), NOW), None);
+    assert_eq!(table.strike(client, CODE, NOW), None, "nothing is counted during a block");
+    assert_eq!(table.list(NOW), [ban]);
+}
+
+#[test]
+fn a_block_is_news_once_and_is_only_ever_made_longer() {
+    let [table, _] = two_tables(1);
+    let (client, key) = (ip("192.0.2.1"), table.key(ip("192.0.2.1")));
+    let own = table.record(client, CODE, NOW).unwrap();
+    assert_eq!(table.learn(key, Client::Hash(key), &block(9, 9), NOW, NOW), None);
+    assert_eq!(table.active(client, NOW), Some(own), "a known block stays to its end");
+    assert_eq!(table.learn(key, Client::Hash(key), &block(9, 700), NOW, NOW), None);
+    let longer = table.active(client, NOW).unwrap();
+    assert_eq!((longer.until, longer.client), (NOW + 700 * SECOND, own.client), "the address is still known");
+}
+
+#[test]
+fn a_code_of_another_version_blocks_all_the_same() {
+    let [table, _] = two_tables(10);
+    let key = table.key(ip("192.0.2.1"));
+    let newer = Block { code: "waf.newer".to_owned(), ..block(0, 600) };
+    assert_eq!(table.learn(key, Client::Hash(key), &newer, NOW, NOW).unwrap().code, "unknown");
+    assert!(table.active(ip("192.0.2.1"), NOW).is_some());
+}
+
+#[test]
+fn a_lift_elsewhere_ends_what_is_older_and_nothing_that_is_younger() {
+    let [table, _] = two_tables(2);
+    let (client, key) = (ip("192.0.2.1"), table.key(ip("192.0.2.1")));
+    table.record(client, CODE, NOW);
+    assert!(!table.lift_before(key, NOW + 1), "violations alone are no block");
+    assert_eq!(table.record(client, CODE, NOW + 1), None, "they are forgotten");
+    let ban = table.record(client, CODE, NOW + 2).unwrap();
+    assert!(!table.lift_before(key, ban.since));
+    assert_eq!(table.active(client, NOW + 2), Some(ban));
+    assert!(table.lift_before(key, ban.since + 1));
+    assert_eq!(table.active(client, NOW + 2), None);
+    assert_eq!(entries(&table), 0);
 }
 
 #[test]

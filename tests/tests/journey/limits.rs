@@ -264,7 +264,7 @@ fn a_burst_is_refused_per_client_over_both_protocols() {
     }
 }
 
-fn violation() -> Request {
+pub(crate) fn violation() -> Request {
     let text: String = (0..6).map(|i| format!("https://a{i}.example.com/ ")).collect();
     Request::post("/public", text).header("Content-Type", "text/plain")
 }

@@ -67,7 +67,6 @@ async fn connect(inner: &Inner, client: &Client) -> Result<(), String> {
     })?;
     inner.breaker.close(Instant::now());
     inner.live.store(Some(Arc::new(connection)));
-    inner.connected.notify_waiters();
     inner.healthy();
     Ok(())
 }

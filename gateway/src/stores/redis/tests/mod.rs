@@ -1,6 +1,7 @@
 //! Against a real redis-server, which each test starts on a port of its own.
 
 mod away;
+mod bans;
 mod batching;
 mod counting;
 mod server;

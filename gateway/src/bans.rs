@@ -1,0 +1,356 @@
+//! Violations that block a client: counted in this gateway, or with a shared store in all gateways of a deployment.
+//!
+//! The store is asked behind the answer, never in a request's way: the control looks into the table only. What the other
+//! gateways begin and lift is read from the store every [`READ_INTERVAL`], so it holds here well within a second.
+//!
+//! Invariant: no violation is lost. One that the store cannot count is counted in the table, by this gateway alone; and
+//! a block that is known stays to its end, whatever becomes of the store.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use portcullis_api::{Clock, Micros};
+use portcullis_plugins::{
+    bans::{Ban, BanTable, Block, Change, Client, ClientKey, Cursor, SharedBans, Strike, Struck},
+    rate_limit::StoreFault,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use crate::{clock::SystemClock, metrics::Metrics, pseudonym::Pseudonyms};
+
+/// Between two readings of what the other gateways did.
+const READ_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a start waits for the blocks that are on. Without them it starts all the same.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
+/// Between two attempts at the start.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Violations that may be on their way to the store. One more is counted by this gateway alone.
+const UNDER_WAY_MAX: usize = 256;
+
+/// How long a lift is told to the others at least: a day, for a gateway that was cut off all the while.
+const LIFT_TOLD_FOR: Micros = 86_400_000_000;
+
+/// Violations and blocks.
+pub(crate) struct Bans {
+    /// What the control looks into.
+    pub(crate) table: Arc<BanTable>,
+    store: Option<Arc<dyn SharedBans>>,
+    under_way: Arc<Semaphore>,
+    clock: Arc<SystemClock>,
+    metrics: Arc<Metrics>,
+    pseudonyms: Arc<Pseudonyms>,
+}
+
+/// The store did not hear of a lift: only this gateway has forgotten the block, and will learn it again.
+#[derive(Debug, thiserror::Error)]
+#[error("no other gateway has lifted it ({0}): lift it again when the store answers")]
+pub(crate) struct LiftedHereOnly(StoreFault);
+
+impl Bans {
+    pub(crate) fn new(
+        table: Arc<BanTable>,
+        store: Option<Arc<dyn SharedBans>>,
+        clock: Arc<SystemClock>,
+        metrics: Arc<Metrics>,
+        pseudonyms: Arc<Pseudonyms>,
+    ) -> Self {
+        Self { table, store, under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)), clock, metrics, pseudonyms }
+    }
+
+    /// Every block that is on, the one that ends first first, and the time at which it is.
+    pub(crate) fn list(&self) -> (Vec<Ban>, Micros) {
+        let now = self.clock.now_micros();
+        (self.table.list(now), now)
+    }
+
+    /// Counts a violation of a client as it is counted. Waits for nothing.
+    pub(crate) fn record(self: &Arc<Self>, client: IpAddr, code: &'static str) {
+        let Some(store) = &self.store else { return self.count_here(client, code) };
+        let Some(strike) = self.table.strike(client, code, self.clock.now_micros()) else { return };
+        let Ok(permit) = self.under_way.clone().try_acquire_owned() else { return self.count_alone(client, code) };
+        let (bans, store) = (Arc::clone(self), store.clone());
+        tokio::spawn(async move {
+            bans.strike(&*store, client, strike).await;
+            drop(permit);
+        });
+    }
+
+    async fn strike(&self, store: &dyn SharedBans, client: IpAddr, strike: Strike) {
+        let asked = self.clock.now_micros();
+        let learn = |block: &Block| {
+            self.table.learn(strike.client, Client::Address(client), block, asked, self.clock.now_micros())
+        };
+        match store.strike(strike).await {
+            Ok(Struck::Counted) => {}
+            Ok(Struck::Began(block)) => {
+                learn(&block);
+                self.blocked(client, strike.code, block.remaining.div_ceil(1_000_000));
+            }
+            Ok(Struck::On(block)) => {
+                if let Some(ban) = learn(&block) {
+                    self.learned(strike.client, &ban);
+                }
+            }
+            Err(_) => self.count_alone(client, strike.code),
+        }
+    }
+
+    /// The store did not count it.
+    fn count_alone(&self, client: IpAddr, code: &'static str) {
+        self.metrics.violations_alone.inc();
+        self.count_here(client, code);
+    }
+
+    fn count_here(&self, client: IpAddr, code: &'static str) {
+        let now = self.clock.now_micros();
+        if let Some(ban) = self.table.record(client, code, now) {
+            self.blocked(client, code, ban.remaining_s(now));
+        }
+    }
+
+    fn blocked(&self, client: IpAddr, code: &'static str, block_s: u64) {
+        self.metrics.blocks.with_label_values(&[code]).inc();
+        tracing::warn!(
+            event = "bans.blocked",
+            client = self.pseudonyms.ip(client),
+            client_hash = self.hash(self.table.key(client)),
+            reason = code,
+            block_s,
+            "a client is blocked for its violations"
+        );
+    }
+
+    fn learned(&self, client: ClientKey, ban: &Ban) {
+        tracing::warn!(
+            event = "bans.learned",
+            client_hash = self.hash(client),
+            reason = ban.code,
+            block_s = ban.remaining_s(self.clock.now_micros()),
+            "a client is blocked, which another gateway began"
+        );
+    }
+
+    /// What the gateways of a deployment call a client. Without a store its key is its address, which no log may hold.
+    fn hash(&self, client: ClientKey) -> Option<String> {
+        self.store.is_some().then(|| client.to_string())
+    }
+
+    /// Ends a client's block, here and everywhere. Answers whether there was one.
+    pub(crate) async fn lift(&self, client: Client) -> Result<bool, LiftedHereOnly> {
+        let key = match client {
+            Client::Address(address) => self.table.key(portcullis_api::counted(address)),
+            Client::Hash(key) => key,
+        };
+        let shared = match &self.store {
+            Some(store) => store.lift(key, LIFT_TOLD_FOR).await,
+            None => Ok(false),
+        };
+        // Afterwards: what was read meanwhile goes too.
+        let here = self.table.lift(key);
+        if here || matches!(shared, Ok(true)) {
+            tracing::warn!(
+                event = "bans.lifted",
+                client = match client {
+                    Client::Address(address) => Some(self.pseudonyms.ip(address)),
+                    Client::Hash(_) => None,
+                },
+                client_hash = self.hash(key),
+                at = self.clock.unix(),
+                here_only = shared.is_err(),
+                "an operator lifted a block"
+            );
+        }
+        Ok(shared.map_err(LiftedHereOnly)? || here)
+    }
+
+    /// Reads the blocks that are on, at the start, and hands on the one who goes on reading.
+    pub(crate) async fn catch_up(self: &Arc<Self>) -> Follower {
+        let mut follower = Follower { bans: Arc::clone(self), cursor: None };
+        let reading = async {
+            while follower.read().await.is_err() {
+                sleep(CATCH_UP_INTERVAL).await;
+            }
+        };
+        if timeout(CATCH_UP_MAX, reading).await.is_err() {
+            tracing::warn!(event = "bans.unread", "the shared store is away: its blocks hold when it answers");
+        }
+        follower
+    }
+}
+
+/// Follows what the other gateways do.
+pub(crate) struct Follower {
+    bans: Arc<Bans>,
+    cursor: Option<Cursor>,
+}
+
+impl Follower {
+    /// Goes on for ever.
+    pub(crate) async fn run(mut self) {
+        if self.bans.store.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(READ_INTERVAL).await;
+            // A store that is away has been told of by its watch, and is asked again.
+            drop(self.read().await);
+        }
+    }
+
+    /// Reads until there is no more.
+    async fn read(&mut self) -> Result<(), StoreFault> {
+        let Some(store) = self.bans.store.clone() else { return Ok(()) };
+        loop {
+            let asked = self.bans.clock.now_micros();
+            match store.changes(self.cursor.as_ref()).await {
+                Ok(changes) => {
+                    changes.clients.iter().for_each(|(client, change)| self.take(*client, change, asked));
+                    self.cursor = changes.cursor;
+                    if !changes.more {
+                        return Ok(());
+                    }
+                }
+                Err(fault) => {
+                    if fault == StoreFault::Away {
+                        // It may be another server when it is back, with other numbers.
+                        self.cursor = None;
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+    }
+
+    fn take(&self, client: ClientKey, change: &Change, asked: Micros) {
+        let Bans { table, clock, .. } = &*self.bans;
+        let now = clock.now_micros();
+        match change {
+            Change::Blocked(block) => {
+                if let Some(ban) = table.learn(client, Client::Hash(client), block, asked, now) {
+                    self.bans.learned(client, &ban);
+                }
+            }
+            Change::Lifted(age) => {
+                // As late as it can have been, so that it comes after the block it lifted.
+                if table.lift_before(client, now.saturating_sub(*age)) {
+                    tracing::warn!(
+                        event = "bans.lift_learned",
+                        client_hash = self.bans.hash(client),
+                        "a block has ended, which an operator lifted on another gateway"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        hash::RandomState,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use portcullis_api::Secret;
+    use portcullis_plugins::{
+        bans::{Asking, Changes},
+        waf::Violations,
+    };
+
+    use super::*;
+
+    /// A store that answers nothing, or that it is away.
+    struct Silent {
+        asked: AtomicUsize,
+        away: bool,
+    }
+
+    impl Silent {
+        fn answer<T: Send>(&self) -> Asking<'_, T> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let away = self.away;
+            Box::pin(async move { if away { Err(StoreFault::Away) } else { std::future::pending().await } })
+        }
+    }
+
+    impl SharedBans for Silent {
+        fn strike(&self, _: Strike) -> Asking<'_, Struck> {
+            self.answer()
+        }
+
+        fn lift(&self, _: ClientKey, _: Micros) -> Asking<'_, bool> {
+            self.answer()
+        }
+
+        fn changes<'a>(&'a self, _: Option<&'a Cursor>) -> Asking<'a, Changes> {
+            self.answer()
+        }
+    }
+
+    fn bans(away: bool) -> (Arc<Bans>, Arc<Silent>) {
+        let store = Arc::new(Silent { asked: AtomicUsize::new(0), away });
+        let table = BanTable::shared(&Violations::default(), RandomState::new(), &Secret::new(vec![7; 32]));
+        let (clock, metrics) = (Arc::new(SystemClock::start()), Arc::new(Metrics::new().unwrap()));
+        let pseudonyms = Arc::new(Pseudonyms::new(None).unwrap());
+        (Arc::new(Bans::new(Arc::new(table), Some(store.clone()), clock, metrics, pseudonyms)), store)
+    }
+
+    fn client() -> IpAddr {
+        "192.0.2.1".parse().unwrap()
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_store_that_is_away_cannot_count_is_counted_here() {
+        let (bans, store) = bans(true);
+        for counted in 1..=10 {
+            assert_eq!(bans.list().0.len(), 0);
+            bans.record(client(), "waf.urls");
+            until(|| bans.metrics.violations_alone.get() == counted).await;
+        }
+        assert_eq!(bans.list().0.len(), 1);
+        bans.record(client(), "waf.urls");
+        tokio::task::yield_now().await;
+        assert_eq!(store.asked.load(Ordering::SeqCst), 10, "during a block nothing is counted");
+    }
+
+    #[tokio::test]
+    async fn more_than_may_be_under_way_are_counted_here_at_once() {
+        let (bans, store) = bans(false);
+        for _ in 0..UNDER_WAY_MAX {
+            bans.record(client(), "waf.urls");
+        }
+        until(|| store.asked.load(Ordering::SeqCst) == UNDER_WAY_MAX).await;
+        assert_eq!(bans.metrics.violations_alone.get(), 0);
+        for _ in 0..10 {
+            bans.record(client(), "waf.urls");
+        }
+        assert_eq!((bans.metrics.violations_alone.get(), bans.list().0.len()), (10, 1));
+    }
+
+    #[tokio::test]
+    async fn a_lift_that_no_other_gateway_heard_of_says_so() {
+        let (bans, _store) = bans(true);
+        bans.table.record(client(), "waf.urls", bans.clock.now_micros());
+        let refused = bans.lift(Client::Address(client())).await.unwrap_err().to_string();
+        assert_eq!(refused, "no other gateway has lifted it (the store is away): lift it again when the store answers");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_keeps_no_gateway_from_starting() {
+        let (bans, _store) = bans(false);
+        let start = tokio::time::Instant::now();
+        drop(bans.catch_up().await);
+        assert_eq!(start.elapsed(), CATCH_UP_MAX);
+    }
+}
