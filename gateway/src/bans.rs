@@ -23,6 +23,9 @@ use crate::{clock::SystemClock, metrics::Metrics, pseudonym::Pseudonyms};
 /// Between two readings of what the other gateways did.
 const READ_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Readings in a row that fail before it is told: what the others did may take longer than a second from here on.
+const READS_FAILED: u32 = 4;
+
 /// How long a start waits for the blocks that are on. Without them it starts all the same.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
@@ -177,7 +180,8 @@ impl Bans {
             }
         };
         if timeout(CATCH_UP_MAX, reading).await.is_err() {
-            tracing::warn!(event = "bans.unread", "the shared store is away: its blocks hold when it answers");
+            let why = "nothing could be read at the start";
+            tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
         }
         follower
     }
@@ -195,10 +199,24 @@ impl Follower {
         if self.bans.store.is_none() {
             return std::future::pending().await;
         }
+        let mut failed = 0_u32;
         loop {
             sleep(READ_INTERVAL).await;
-            // A store that is away has been told of by its watch, and is asked again.
-            drop(self.read().await);
+            match self.read().await {
+                Ok(()) => {
+                    if failed >= READS_FAILED {
+                        tracing::info!(event = "bans.read", "blocks of other gateways hold here again");
+                    }
+                    failed = 0;
+                }
+                Err(fault) => {
+                    failed = failed.saturating_add(1);
+                    if failed == READS_FAILED {
+                        let why = fault.to_string();
+                        tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
+                    }
+                }
+            }
         }
     }
 

@@ -145,6 +145,11 @@ fn without_the_store_a_known_block_stays_and_a_new_one_is_local() {
     assert!(!lift.status.success(), "{lift:?}");
     assert!(String::from_utf8_lossy(&lift.stderr).contains("no other gateway has lifted it"), "{lift:?}");
     // The store begins anew, empty. What is known stays, and what is new is shared again.
+    for gateway in [&first, &second] {
+        wait_for("the store to be missed", || {
+            gateway.admin("GET", "/readyz").text().contains("degraded").then_some(())
+        });
+    }
     redis.restart();
     for gateway in [&first, &second] {
         wait_for("the store to be used again", || {

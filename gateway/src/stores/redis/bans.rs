@@ -21,19 +21,21 @@ use super::{Inner, Miss, RedisCounters};
 static STRIKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../strike.lua")));
 static LIFT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lift.lua")));
 
-/// Changes that are remembered: as many as a gateway holds clients.
-const CHANGES_MAX: usize = CLIENTS_MAX;
-
 /// Changes that are read at once.
 pub(super) const PAGE: usize = 512;
 
 /// Violations and blocks over the connection of the counters.
-pub(crate) struct RedisBans(Arc<Inner>);
+pub(crate) struct RedisBans {
+    inner: Arc<Inner>,
+    /// Changes that are remembered.
+    pub(super) changes_max: usize,
+}
 
 impl RedisCounters {
     /// Violations and blocks in the same store.
     pub(crate) fn bans(&self) -> RedisBans {
-        RedisBans(self.inner.clone())
+        // As many as a gateway holds clients.
+        RedisBans { inner: self.inner.clone(), changes_max: CLIENTS_MAX }
     }
 }
 
@@ -56,7 +58,7 @@ impl RedisBans {
     pub(super) async fn strike_at(&self, strike: Strike, clock: Option<Micros>) -> Result<Struck, StoreFault> {
         let Strike { client, code, max, window, block } = strike;
         let mut call = self.script(&STRIKE, client, clock);
-        call.arg(max).arg(window).arg(block).arg(code).arg(CHANGES_MAX);
+        call.arg(max).arg(window).arg(block).arg(code).arg(self.changes_max);
         let ask = async |mut live: MultiplexedConnection| call.invoke_async(&mut live).await;
         let (answer, age, remaining, code): (u8, Micros, Micros, String) = self.ask(ask).await?;
         let block = Block { code, age, remaining };
@@ -76,7 +78,7 @@ impl RedisBans {
         clock: Option<Micros>,
     ) -> Result<bool, StoreFault> {
         let mut call = self.script(&LIFT, client, clock);
-        call.arg(told_for).arg(CHANGES_MAX);
+        call.arg(told_for).arg(self.changes_max);
         self.ask(async |mut live: MultiplexedConnection| call.invoke_async(&mut live).await).await
     }
 
@@ -93,11 +95,11 @@ impl RedisBans {
     }
 
     fn key(&self, what: &str, client: ClientKey) -> String {
-        format!("{}bans:{what}:{client}", self.0.keys)
+        format!("{}bans:{what}:{client}", self.inner.keys)
     }
 
     fn changes_key(&self) -> String {
-        format!("{}bans:changes", self.0.keys)
+        format!("{}bans:changes", self.inner.keys)
     }
 
     /// The change at the cursor is read again: that it is still there shows that nothing was lost meanwhile. When all is
@@ -135,13 +137,13 @@ impl RedisBans {
         Ok(clients.into_iter().zip(values).filter_map(known).collect())
     }
 
-    /// Asks within the deadline. Only misses are noted: that this reads does not show that a check can be counted, and
-    /// the watch goes on looking for itself.
+    /// Asks within the deadline. What the connection does is noted; what the server says is not, for it tells nothing of
+    /// whether a check can be counted. The watch looks for that by itself.
     async fn ask<T>(
         &self,
         call: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, StoreFault> {
-        let inner = &self.0;
+        let inner = &self.inner;
         if inner.breaker.is_open() {
             return Err(StoreFault::Away);
         }
@@ -152,12 +154,13 @@ impl RedisBans {
             Ok(Err(error)) => Miss::of(&error),
             Err(_) => Miss::Late,
         };
-        inner.note::<()>(&live, &Err(miss.clone()));
-        Err(match miss {
+        let fault = match &miss {
+            Miss::Refused(code) => return Err(StoreFault::Refused(code.clone())),
             Miss::Late => StoreFault::Late,
             Miss::Gone(_) => StoreFault::Away,
-            Miss::Refused(code) => StoreFault::Refused(code),
-        })
+        };
+        inner.note::<()>(&live, &Err(miss));
+        Err(fault)
     }
 }
 

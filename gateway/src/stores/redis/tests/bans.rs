@@ -1,6 +1,8 @@
 //! Violations and blocks of several gateways in one Redis: counted as in memory, told to each, gone by themselves.
 
-use std::{cell::Cell, collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{
+    cell::Cell, collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration,
+};
 
 use portcullis_api::{At, Micros, Millis, Secret};
 use portcullis_plugins::{
@@ -11,7 +13,10 @@ use portcullis_plugins::{
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::server::{Server, connected, options, until};
-use crate::stores::redis::bans::{PAGE, RedisBans};
+use crate::stores::redis::{
+    Health, Options, RedisCounters,
+    bans::{PAGE, RedisBans},
+};
 
 const SECOND: Micros = 1_000_000;
 /// A clock of the tests, far ahead of the server's.
@@ -30,9 +35,9 @@ fn block(age: Micros, remaining: Micros) -> Block {
     Block { code: "waf.urls".to_owned(), age, remaining }
 }
 
-/// A gateway's part of the store; it lives as long as the counters beside it.
-async fn gateway(server: &Server) -> (crate::stores::redis::RedisCounters, RedisBans) {
-    let counters = connected(options(server.url())).await;
+/// A gateway's part of the store; it lives as long as the counters beside it. No test is about its deadline.
+async fn gateway(server: &Server) -> (RedisCounters, RedisBans) {
+    let counters = connected(Options { deadline: Duration::from_secs(20), ..options(server.url()) }).await;
     let bans = counters.bans();
     (counters, bans)
 }
@@ -79,13 +84,8 @@ async fn nothing_is_counted_during_a_block_and_afterwards_a_client_starts_anew()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_at_once_from_two_gateways_begin_one_block() {
     let server = Server::start();
-    let mut patient = options(server.url());
-    patient.deadline = std::time::Duration::from_secs(20);
-    let one = connected(patient).await;
-    let mut patient = options(server.url());
-    patient.deadline = std::time::Duration::from_secs(20);
-    let two = connected(patient).await;
-    let gateways = [Arc::new(one.bans()), Arc::new(two.bans())];
+    let ((_a, one), (_b, two)) = (gateway(&server).await, gateway(&server).await);
+    let gateways = [one, two].map(Arc::new);
     let tasks: Vec<_> = gateways
         .iter()
         .cycle()
@@ -213,17 +213,19 @@ async fn a_clock_that_goes_back_and_a_server_that_begins_anew_hide_no_block() {
 }
 
 #[tokio::test]
-async fn no_more_changes_are_remembered_than_a_gateway_holds_clients() {
+async fn no_more_changes_are_remembered_than_may_be() {
     let server = Server::start();
-    let (_counters, bans) = gateway(&server).await;
-    let fill = "for n = 1, tonumber(ARGV[1]) do redis.call('ZADD', KEYS[1], n, string.format('%032x', n)) end";
-    let most = CLIENTS_MAX.to_string();
-    let () = server.run(&["EVAL", fill, "1", "test:{test}:bans:changes", &most]).await;
-    bans.strike(strike(0, 1)).await.unwrap();
-    bans.lift(client(CLIENTS_MAX + 1), 600 * SECOND).await.unwrap();
-    let remembered: usize = server.run(&["ZCARD", "test:{test}:bans:changes"]).await;
-    assert_eq!(remembered, CLIENTS_MAX);
-    assert_eq!(all(&bans).await.len(), 2, "the newest are");
+    let (_counters, mut bans) = gateway(&server).await;
+    assert_eq!(bans.changes_max, CLIENTS_MAX);
+    bans.changes_max = 3;
+    for n in 1..=3 {
+        bans.strike(strike(n, 1)).await.unwrap();
+    }
+    assert_eq!(all(&bans).await.len(), 3);
+    bans.strike(strike(4, 1)).await.unwrap();
+    bans.lift(client(5), 600 * SECOND).await.unwrap();
+    let newest: Vec<_> = all(&bans).await.into_iter().map(|(hash, _)| hash).collect();
+    assert_eq!(newest, [3, 4, 5].map(client));
 }
 
 #[tokio::test]
@@ -236,6 +238,19 @@ async fn what_others_write_there_is_no_block_and_hides_none() {
     let () = server.run(&["ZADD", "test:{test}:bans:changes", "1", "no hash"]).await;
     let read = all(&bans).await;
     assert!(matches!(&read[..], [(hash, Change::Blocked(_))] if *hash == client(1)), "{read:?}");
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_here_says_nothing_of_the_counters() {
+    let server = Server::start();
+    let (counters, bans) = gateway(&server).await;
+    let () = server.run(&["SET", "test:{test}:bans:changes", "nonsense"]).await;
+    for n in 0..20 {
+        assert_eq!(bans.changes(None).await, Err(StoreFault::Refused("WRONGTYPE".to_owned())));
+        assert!(matches!(bans.strike(strike(n, 1)).await, Err(StoreFault::Refused(_))));
+    }
+    assert_eq!(counters.health(), Health::Healthy);
+    assert!(!counters.inner.breaker.is_troubled());
 }
 
 /// Redis and the table, asked the same with the same clock, answer the same.
