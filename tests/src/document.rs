@@ -199,12 +199,14 @@ impl Setup {
         self.admin
     }
 
-    pub(crate) fn api_key(&self, name: &str) -> &str {
+    /// An API key that it issued.
+    pub fn api_key(&self, name: &str) -> &str {
         let found = self.keys.iter().find(|(known, _)| known == name);
         found.map_or_else(|| panic!("no key `{name}` was issued"), |(_, key)| key)
     }
 
-    pub(crate) fn command(&self) -> Command {
+    /// The binary in its directory.
+    pub fn command(&self) -> Command {
         let mut command = portcullis(self.directory.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -89,7 +89,8 @@ impl Keys {
                 let now = SystemClock::start().unix();
                 let next = authentication::revoke_record(&text, &id, &pepper, now)
                     .map_err(|error| anyhow!("{}: {error}", file.display()))?;
-                replace(&file, &next)?;
+                let brand = Environment::parse("pck")?;
+                replace(&file, &sealed(next, &pepper, &brand, &file)?)?;
                 say(&format!("{id} is revoked"))
             }
         }
@@ -123,8 +124,17 @@ impl Issue {
         };
         let next = authentication::add_record(&text, &issued.record)
             .map_err(|error| anyhow!("{}: {error}", self.file.display()))?;
-        replace(&self.file, &next)?;
+        replace(&self.file, &sealed(next, &pepper, &Environment::parse(&self.brand)?, &self.file)?)?;
         say(&issued.key)
+    }
+}
+
+/// The text, if the gateway would read all of it under this pepper: with one record of another pepper among them it would
+/// refuse the file, and go on with the keys it has, revoked ones among them.
+fn sealed(next: String, pepper: &Secret, brand: &Environment, file: &Path) -> anyhow::Result<String> {
+    match authentication::ApiKeyTable::parse(next.as_bytes(), pepper, brand) {
+        Ok(_) => Ok(next),
+        Err(why) => bail!("{} stays as it is, because the gateway would refuse it: {why}", file.display()),
     }
 }
 

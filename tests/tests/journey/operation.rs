@@ -230,6 +230,27 @@ fn an_api_key_is_issued_listed_and_revoked_without_a_restart() {
 }
 
 #[test]
+fn keys_under_another_pepper_are_neither_issued_nor_revoked_in_a_file() {
+    let setup = Setup::new(&world().upstream)
+        .file("secrets/other", "6f1d0c9b8a7e6d5c4b3a29181716151413121110f0e1d2c3b4a5968778695a4b");
+    let file = setup.path("keys.json");
+    let before = std::fs::read_to_string(&file).expect("keys were issued");
+    let id = setup.api_key("acme").split('_').nth(2).expect("a key has an id").to_owned();
+    for arguments in [&["issue", "--tenant", "acme"][..], &["revoke", &id]] {
+        let mut command = setup.command();
+        let output = command
+            .args(["keys", arguments[0], "--file", "keys.json", "--pepper", "file:secrets/other"])
+            .args(&arguments[1..])
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("pepper"), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "no key is shown: {output:?}");
+        assert_eq!(std::fs::read_to_string(&file).expect("it is still there"), before);
+    }
+}
+
+#[test]
 fn keys_come_from_a_key_server_and_rotate_without_a_restart() {
     let (old, new) = (Key::es256("old"), Key::es256("new"));
     let server = JwksServer::start(Some(key_set(&[&old])));
