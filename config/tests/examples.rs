@@ -24,10 +24,13 @@ mod examples {
         for name in ["state/keys.json", "keys.json", "jwks.json"] {
             public(base.path(), name, "{}");
         }
-        for name in ["secrets/admin", "secrets/pepper", "secrets/pseudonym", "secrets/session", "admin.token", "pepper"]
-        {
+        for name in ["admin", "pepper", "pseudonym", "session", "store"] {
+            secret(base.path(), &format!("secrets/{name}"), SECRET);
+        }
+        for name in ["admin.token", "pepper"] {
             secret(base.path(), name, SECRET);
         }
+        secret(base.path(), "secrets/redis-url", "redis://127.0.0.1:6379/");
         let document = parse(text, Path::new(origin)).unwrap_or_else(|report| panic!("{}", report.plain()));
         let mut issues = Issues::default();
         let settled = settle(&document, base.path(), &mut issues).filter(|_| {

@@ -58,8 +58,13 @@ impl Admin {
         let snapshot = gateway.snapshot.load();
         let upstreams: serde_json::Map<String, serde_json::Value> =
             snapshot.upstreams.iter().map(|upstream| (upstream.name.to_string(), json!(upstream.is_up()))).collect();
-        let store =
-            self.runtime.redis.as_ref().map_or_else(|| "memory".to_owned(), |redis| store_health(&redis.health()));
+        let store = match &self.runtime.redis {
+            None => "memory".to_owned(),
+            Some(redis) if redis.has_other_key() && redis.health() == Health::Healthy => {
+                "healthy, and a gateway with another stores.key counts apart".to_owned()
+            }
+            Some(redis) => store_health(&redis.health()),
+        };
         // A store that is away or an upstream that is down is shown, and does not take the gateway out of rotation:
         // each rule has its posture, and each upstream its 503.
         json(

@@ -49,10 +49,16 @@ pub(crate) struct Bans {
     pseudonyms: Arc<Pseudonyms>,
 }
 
-/// The store did not hear of a lift: only this gateway has forgotten the block, and will learn it again.
+/// The store did not hear of a lift: only this gateway has forgotten the block, and may learn it again.
 #[derive(Debug, thiserror::Error)]
-#[error("no other gateway has lifted it ({0}): lift it again when the store answers")]
-pub(crate) struct LiftedHereOnly(StoreFault);
+pub(crate) enum LiftedHereOnly {
+    #[error("it is lifted on this gateway only ({0}): lift it again when the store answers")]
+    Lifted(StoreFault),
+    #[error(
+        "it is not blocked on this gateway, and no other could be told ({0}): lift it again when the store answers"
+    )]
+    NotBlocked(StoreFault),
+}
 
 impl Bans {
     pub(crate) fn new(
@@ -168,23 +174,52 @@ impl Bans {
                 "an operator lifted a block"
             );
         }
-        Ok(shared.map_err(LiftedHereOnly)? || here)
+        let untold = if here { LiftedHereOnly::Lifted } else { LiftedHereOnly::NotBlocked };
+        Ok(shared.map_err(untold)? || here)
     }
 
     /// Reads the blocks that are on, at the start, and hands on the one who goes on reading.
     pub(crate) async fn catch_up(self: &Arc<Self>) -> Follower {
         let mut follower = Follower { bans: Arc::clone(self), cursor: None };
-        let reading = async {
-            while follower.read().await.is_err() {
-                sleep(CATCH_UP_INTERVAL).await;
+        let mut known = 0_usize;
+        // Page after page, however many there are, as long as they come.
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            let left = CATCH_UP_MAX.saturating_sub(heard.elapsed());
+            match timeout(left, follower.read_page(Told::Never)).await {
+                Ok(Ok(Page { clients, more })) => {
+                    (known, heard) = (known.saturating_add(clients), tokio::time::Instant::now());
+                    if !more {
+                        break;
+                    }
+                }
+                Ok(Err(_)) if heard.elapsed() < CATCH_UP_MAX => sleep(CATCH_UP_INTERVAL).await,
+                Ok(Err(_)) | Err(_) => {
+                    let why = "nothing could be read at the start";
+                    tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
+                    break;
+                }
             }
-        };
-        if timeout(CATCH_UP_MAX, reading).await.is_err() {
-            let why = "nothing could be read at the start";
-            tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
+        }
+        if known > 0 {
+            tracing::info!(event = "bans.read", clients = known, "blocks that other gateways began hold here");
         }
         follower
     }
+}
+
+/// What was read at once.
+struct Page {
+    clients: usize,
+    more: bool,
+}
+
+/// Whether each block that is learned has a line of its own in the log.
+#[derive(Clone, Copy)]
+enum Told {
+    Each,
+    /// At a start there may be very many.
+    Never,
 }
 
 /// Follows what the other gateways do.
@@ -222,34 +257,36 @@ impl Follower {
 
     /// Reads until there is no more.
     async fn read(&mut self) -> Result<(), StoreFault> {
-        let Some(store) = self.bans.store.clone() else { return Ok(()) };
-        loop {
-            let asked = self.bans.clock.now_micros();
-            match store.changes(self.cursor.as_ref()).await {
-                Ok(changes) => {
-                    changes.clients.iter().for_each(|(client, change)| self.take(*client, change, asked));
-                    self.cursor = changes.cursor;
-                    if !changes.more {
-                        return Ok(());
-                    }
+        while self.read_page(Told::Each).await?.more {}
+        Ok(())
+    }
+
+    async fn read_page(&mut self, told: Told) -> Result<Page, StoreFault> {
+        let Some(store) = self.bans.store.clone() else { return Ok(Page { clients: 0, more: false }) };
+        let asked = self.bans.clock.now_micros();
+        match store.changes(self.cursor.as_ref()).await {
+            Ok(changes) => {
+                changes.clients.iter().for_each(|(client, change)| self.take(*client, change, asked, told));
+                self.cursor = changes.cursor;
+                Ok(Page { clients: changes.clients.len(), more: changes.more })
+            }
+            Err(fault) => {
+                if fault == StoreFault::Away {
+                    // It may be another server when it is back, with other numbers.
+                    self.cursor = None;
                 }
-                Err(fault) => {
-                    if fault == StoreFault::Away {
-                        // It may be another server when it is back, with other numbers.
-                        self.cursor = None;
-                    }
-                    return Err(fault);
-                }
+                Err(fault)
             }
         }
     }
 
-    fn take(&self, client: ClientKey, change: &Change, asked: Micros) {
+    fn take(&self, client: ClientKey, change: &Change, asked: Micros, told: Told) {
         let Bans { table, clock, .. } = &*self.bans;
         let now = clock.now_micros();
         match change {
             Change::Blocked(block) => {
-                if let Some(ban) = table.learn(client, Client::Hash(client), block, asked, now) {
+                let news = table.learn(client, Client::Hash(client), block, asked, now);
+                if let (Some(ban), Told::Each) = (news, told) {
                     self.bans.learned(client, &ban);
                 }
             }
@@ -268,107 +305,4 @@ impl Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        hash::RandomState,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
-
-    use portcullis_api::Secret;
-    use portcullis_plugins::{
-        bans::{Asking, Changes},
-        waf::Violations,
-    };
-
-    use super::*;
-
-    /// A store that answers nothing, or that it is away.
-    struct Silent {
-        asked: AtomicUsize,
-        away: bool,
-    }
-
-    impl Silent {
-        fn answer<T: Send>(&self) -> Asking<'_, T> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            let away = self.away;
-            Box::pin(async move { if away { Err(StoreFault::Away) } else { std::future::pending().await } })
-        }
-    }
-
-    impl SharedBans for Silent {
-        fn strike(&self, _: Strike) -> Asking<'_, Struck> {
-            self.answer()
-        }
-
-        fn lift(&self, _: ClientKey, _: Micros) -> Asking<'_, bool> {
-            self.answer()
-        }
-
-        fn changes<'a>(&'a self, _: Option<&'a Cursor>) -> Asking<'a, Changes> {
-            self.answer()
-        }
-    }
-
-    fn bans(away: bool) -> (Arc<Bans>, Arc<Silent>) {
-        let store = Arc::new(Silent { asked: AtomicUsize::new(0), away });
-        let table = BanTable::shared(&Violations::default(), RandomState::new(), &Secret::new(vec![7; 32]));
-        let (clock, metrics) = (Arc::new(SystemClock::start()), Arc::new(Metrics::new().unwrap()));
-        let pseudonyms = Arc::new(Pseudonyms::new(None).unwrap());
-        (Arc::new(Bans::new(Arc::new(table), Some(store.clone()), clock, metrics, pseudonyms)), store)
-    }
-
-    fn client() -> IpAddr {
-        "192.0.2.1".parse().unwrap()
-    }
-
-    async fn until(condition: impl Fn() -> bool) {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_store_that_is_away_cannot_count_is_counted_here() {
-        let (bans, store) = bans(true);
-        for counted in 1..=10 {
-            assert_eq!(bans.list().0.len(), 0);
-            bans.record(client(), "waf.urls");
-            until(|| bans.metrics.violations_alone.get() == counted).await;
-        }
-        assert_eq!(bans.list().0.len(), 1);
-        bans.record(client(), "waf.urls");
-        tokio::task::yield_now().await;
-        assert_eq!(store.asked.load(Ordering::SeqCst), 10, "during a block nothing is counted");
-    }
-
-    #[tokio::test]
-    async fn more_than_may_be_under_way_are_counted_here_at_once() {
-        let (bans, store) = bans(false);
-        for _ in 0..UNDER_WAY_MAX {
-            bans.record(client(), "waf.urls");
-        }
-        until(|| store.asked.load(Ordering::SeqCst) == UNDER_WAY_MAX).await;
-        assert_eq!(bans.metrics.violations_alone.get(), 0);
-        for _ in 0..10 {
-            bans.record(client(), "waf.urls");
-        }
-        assert_eq!((bans.metrics.violations_alone.get(), bans.list().0.len()), (10, 1));
-    }
-
-    #[tokio::test]
-    async fn a_lift_that_no_other_gateway_heard_of_says_so() {
-        let (bans, _store) = bans(true);
-        bans.table.record(client(), "waf.urls", bans.clock.now_micros());
-        let refused = bans.lift(Client::Address(client())).await.unwrap_err().to_string();
-        assert_eq!(refused, "no other gateway has lifted it (the store is away): lift it again when the store answers");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_hangs_keeps_no_gateway_from_starting() {
-        let (bans, _store) = bans(false);
-        let start = tokio::time::Instant::now();
-        drop(bans.catch_up().await);
-        assert_eq!(start.elapsed(), CATCH_UP_MAX);
-    }
-}
+mod tests;

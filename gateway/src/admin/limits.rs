@@ -6,7 +6,10 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use portcullis_api::{Clock, TenantId};
-use portcullis_plugins::rate_limit::{InspectError, Named, Seen};
+use portcullis_plugins::{
+    authentication::API_KEY_ISSUER,
+    rate_limit::{InspectError, Named, Seen},
+};
 use serde_json::json;
 
 use super::json as page;
@@ -22,18 +25,25 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
         return page(StatusCode::NOT_FOUND, &json!({ "error": "limits are switched off" }));
     };
     if let Some((issuer, _)) = &named.subject
+        && issuer != API_KEY_ISSUER
         && !snapshot.controls.authentication.control().is_some_and(|control| control.knows_issuer(issuer))
     {
         let why = format!("there is no issuer `{issuer}`: write its name in the configuration");
         return page(StatusCode::NOT_FOUND, &json!({ "error": why }));
     }
+    if let Some(id) = &named.api_key
+        && !runtime.api_keys.table.load().knows(id)
+    {
+        let why = "there is no API key of this id: `portcullis keys list` tells the ids";
+        return page(StatusCode::NOT_FOUND, &json!({ "error": why }));
+    }
     let limits = runtime.limits();
     let result = match *method {
         Method::GET => limits.look(rules, limit, &named).await.map(|seen| shown(limit, &seen)),
-        Method::DELETE => limits.reset(rules, limit, &named).await.map(|()| {
-            let at = runtime.gateway.clock.unix();
-            tracing::warn!(event = "limits.reset", limit, at, "an operator filled a bucket of a limit");
-            json!({ "reset": true })
+        Method::DELETE => limits.reset(rules, limit, &named).await.map(|bucket| {
+            let (at, bucket) = (runtime.gateway.clock.unix(), format!("{bucket:032x}"));
+            tracing::warn!(event = "limits.reset", limit, bucket, at, "an operator filled a bucket of a limit");
+            json!({ "reset": true, "bucket": bucket })
         }),
         _ => return page(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "GET shows, DELETE resets" })),
     };
@@ -41,8 +51,8 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
         Ok(value) => page(StatusCode::OK, &value),
         Err(why) => {
             let status = match why {
-                InspectError::Unknown(_) | InspectError::NoRoute(_) => StatusCode::NOT_FOUND,
-                InspectError::Missing { .. } => StatusCode::BAD_REQUEST,
+                InspectError::Unknown(..) | InspectError::NoRoute(_) => StatusCode::NOT_FOUND,
+                InspectError::Missing { .. } | InspectError::Unused { .. } => StatusCode::BAD_REQUEST,
                 InspectError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             page(status, &json!({ "error": why.to_string() }))
@@ -50,12 +60,13 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
     }
 }
 
-fn shown(limit: &str, Seen { level, numbers, counted }: &Seen) -> serde_json::Value {
+fn shown(limit: &str, Seen { level, burst, cost, numbers, counted }: &Seen) -> serde_json::Value {
     json!({
         "limit": limit,
         "counted": counted,
         "remaining": level.remaining,
-        "burst": numbers.burst(),
+        "burst": burst,
+        "cost": cost,
         "requests": numbers.requests(),
         "window": numbers.window().to_string(),
         "retry_after_ms": level.retry_after.div_ceil(1_000),
@@ -69,6 +80,10 @@ fn named(query: &str) -> Result<Named, String> {
     let (mut issuer, mut subject) = (None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (part, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is no PART=VALUE"))?;
+        // What is named twice names two buckets.
+        if part != "header" && query.split('&').filter(|other| other.split('=').next() == Some(part)).count() > 1 {
+            return Err(format!("`{part}` stands twice"));
+        }
         let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("{part} is no UTF-8"))?.into_owned();
         match part {
             "client" => named.client = Some(value.parse().map_err(|_| format!("`{value}` is no address"))?),
@@ -124,6 +139,7 @@ mod tests {
             "tenant=%20",
             "header=a",
             "header=a%20b:c",
+            "client=::1&client=::2",
             "route=%ff",
         ] {
             assert!(named(query).is_err(), "{query}");

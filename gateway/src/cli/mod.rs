@@ -111,6 +111,15 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
     for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document)) {
         say(&format!("{}: note: {note}", config.display()))?;
     }
+    if let portcullis_config::Counters::Redis(_) = settled.stores.counters
+        && settled.stores.instances.get() == 1
+    {
+        say(&format!(
+            "{}: note: `stores.instances` is 1: a limit with consistency = \"local\", and each limit while the store is away, \
+             is enforced whole by every gateway",
+            config.display()
+        ))?;
+    }
     // Tenants are made by identities, so a name that nobody has is no mistake that could be found: it is shown.
     let tenants: Vec<&str> = settled.tenants.iter().map(portcullis_api::TenantId::as_str).collect();
     say(&format!(

@@ -142,6 +142,9 @@ pub(super) fn ask(config: &Path, method: Method, path: &str) -> anyhow::Result<V
             .await
             .with_context(|| format!("no gateway answers at {address}"))?;
         let status = answer.status();
+        if status == reqwest::StatusCode::UNAUTHORIZED {
+            bail!("the gateway at {address} was started with another admin.token than {} has", config.display());
+        }
         let body = answer.text().await?;
         let value: Value =
             serde_json::from_str(&body).with_context(|| format!("the gateway answered {status}: {body}"))?;

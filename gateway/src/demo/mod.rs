@@ -6,12 +6,13 @@ mod upstream;
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::say;
 
@@ -68,9 +69,29 @@ impl Demo {
         say("# why was a request refused? take the request_id of an answer above")?;
         say(&format!("{} explain REQUEST_ID --config {}\n", program()?, demo.config.display()))?;
         say("Ctrl-C ends it. Access lines follow, one for each request.\n")?;
-        let status = gateway.0.wait().context("the gateway")?;
-        if status.success() { Ok(()) } else { bail!("the gateway ended with {status}") }
+        match until_end(&mut gateway)? {
+            Some(status) if !status.success() => bail!("the gateway ended with {status}"),
+            Some(_) | None => Ok(()),
+        }
     }
+}
+
+/// How the gateway ended; none where the demo itself is told to end, and the gateway is to end with it.
+fn until_end(gateway: &mut Running) -> anyhow::Result<Option<ExitStatus>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let told = |kind| signal(kind).context("signals");
+        let (mut interrupt, mut terminate, mut hangup) =
+            (told(SignalKind::interrupt())?, told(SignalKind::terminate())?, told(SignalKind::hangup())?);
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                _ = look.tick() => if let Some(status) = gateway.0.try_wait()? { return Ok(Some(status)) },
+                _ = interrupt.recv() => return Ok(None),
+                _ = terminate.recv() => return Ok(None),
+                _ = hangup.recv() => return Ok(None),
+            }
+        }
+    })
 }
 
 /// A gateway that ends with the demo.

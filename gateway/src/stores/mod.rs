@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
-    rate_limit::{self, SLOTS, Table},
+    rate_limit::{self, KeyHasher, SLOTS, Table},
     waf::Violations,
 };
 
@@ -28,7 +28,9 @@ pub(crate) fn start(
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
-    let options = Options { deadline: stores.deadline.duration(), ..Options::new(url, stores.prefix.clone()) };
+    let fingerprint = stores.key.as_ref().map(|key| KeyHasher::deployment(key).fingerprint());
+    let options =
+        Options { deadline: stores.deadline.duration(), fingerprint, ..Options::new(url, stores.prefix.clone()) };
     let counters = RedisCounters::start(options, metrics.clone(), runtime.handle())?;
     Ok((Some(runtime), Some(Arc::new(counters))))
 }

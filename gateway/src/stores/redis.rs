@@ -13,7 +13,10 @@ mod denied;
 mod watch;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -28,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 
-use batch::Waiting;
+use batch::{Sent, Waiting};
 use breaker::Breaker;
 use call::{Ask, SCRIPT};
 use denied::Denials;
@@ -54,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) deadline: Duration,
     /// Calls that may wait at the same time; one more fails at once.
     pub(crate) in_flight_max: usize,
+    /// Tells this deployment's key from others. Gateways with another key count apart, and are told of.
+    pub(crate) fingerprint: Option<u128>,
     /// PEM roots for `rediss://`; the system's when not given.
     pub(crate) roots: Option<Vec<u8>>,
 }
@@ -61,7 +66,7 @@ pub(crate) struct Options {
 impl Options {
     /// 25 ms, 512 calls, the system's roots.
     pub(crate) fn new(url: String, prefix: String) -> Self {
-        Self { url, prefix, deadline: Duration::from_millis(25), in_flight_max: 512, roots: None }
+        Self { url, prefix, deadline: Duration::from_millis(25), in_flight_max: 512, fingerprint: None, roots: None }
     }
 }
 
@@ -101,6 +106,9 @@ struct Inner {
     keys: String,
     evalsha: String,
     deadline: Duration,
+    fingerprint: Option<String>,
+    /// A gateway with another key was connected last before this one.
+    other_key: AtomicBool,
     denials: Denials,
     metrics: Arc<Metrics>,
     permits: Semaphore,
@@ -125,12 +133,14 @@ enum Miss {
 impl RedisCounters {
     /// Starts. Connects behind the traffic, on `runtime`: a Redis that is away keeps nobody from starting.
     pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoUrl> {
-        let Options { url, prefix, deadline, in_flight_max, roots } = options;
+        let Options { url, prefix, deadline, in_flight_max, fingerprint, roots } = options;
         let client = client(url, roots).map_err(|_| NoUrl)?;
         let inner = Arc::new(Inner {
             keys: format!("{prefix}:{{{prefix}}}:"),
             evalsha: Script::new(SCRIPT).get_hash().to_owned(),
             deadline,
+            fingerprint: fingerprint.map(|fingerprint| format!("{fingerprint:032x}")),
+            other_key: AtomicBool::new(false),
             denials: Denials::new(Instant::now()),
             metrics,
             permits: Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)),
@@ -144,6 +154,11 @@ impl RedisCounters {
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
         Ok(Self { inner, queue, watch })
+    }
+
+    /// Whether a gateway with another `stores.key` counts under the same prefix, as far as this one has seen.
+    pub(crate) fn has_other_key(&self) -> bool {
+        self.inner.other_key.load(Ordering::Relaxed)
     }
 
     /// How the store stands.
@@ -219,13 +234,15 @@ impl RedisCounters {
         // Bounds what waits on a server that hangs.
         let _permit = inner.permits.try_acquire().map_err(|_| StoreFault::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { ask: Ask::of(buckets, &inner.keys), answer };
+        let sent = Arc::new(Sent::default());
+        let waiting = Waiting { ask: Ask::of(buckets, &inner.keys), sent: sent.clone(), answer };
         self.queue.send(waiting).map_err(|_| StoreFault::Away)?;
         match timeout(inner.deadline, answered).await {
             Ok(Ok(Ok(levels))) => {
                 inner.denials.remember(buckets, &levels, Instant::now());
                 Ok(levels)
             }
+            Err(_) if !sent.is_late(inner.deadline) => Err(StoreFault::Busy),
             Err(_) | Ok(Ok(Err(Miss::Late))) => {
                 inner.note::<()>(&live, &Err(Miss::Late));
                 Err(StoreFault::Late)
@@ -303,7 +320,7 @@ impl Inner {
         let since = match &*health {
             Health::Degraded { since, .. } => *since,
             Health::Healthy => {
-                tracing::warn!(store = "counters", why, "the store is away, rules do what they say for this");
+                tracing::warn!(event = "store.away", why, "the store is away, rules do what they say for this");
                 SystemTime::now()
             }
         };
@@ -313,7 +330,7 @@ impl Inner {
     fn healthy(&self) {
         let mut health = self.health.lock();
         if *health != Health::Healthy {
-            tracing::info!(store = "counters", "the store answers");
+            tracing::info!(event = "store.answers", "the store answers");
             *health = Health::Healthy;
         }
     }

@@ -129,6 +129,12 @@ impl ApiKeyTable {
         Ok(Self { brand: Some(brand.clone()), keys, pepper, dummy: [0; 32] })
     }
 
+    /// Whether there is a key of this id, revoked and expired ones too.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.keys.contains_key(id)
+    }
+
     /// A table that knows no key, for a gateway without any.
     #[must_use]
     pub fn empty() -> Self {

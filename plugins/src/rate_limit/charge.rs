@@ -130,7 +130,9 @@ pub(crate) async fn charge<'r>(
     let (local, exact): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
     let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(shared.instances)).collect();
-    let mut judged = needs.judge(&local, &shares);
+    let taken = needs.clock.now();
+    let levels = if shares.is_empty() { Vec::new() } else { needs.table.take(taken, &shares) };
+    let mut judged = Judged::of(&local, &levels);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
         judged.add(Judged::of(&exact, &vec![Level::UNASKED; exact.len()]));
@@ -139,12 +141,12 @@ pub(crate) async fn charge<'r>(
     let (of_exact, at) = match exactly(control, needs, shared, exact).await {
         Ok(judged) => judged,
         Err(fault) => {
-            needs.table.give_back(needs.clock.now(), &shares);
+            needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
             return Err(fault);
         }
     };
     if of_exact.is_short() {
-        needs.table.give_back(needs.clock.now(), &shares);
+        needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
     }
     judged.add(of_exact);
     Ok(judged.verdict(at))
@@ -162,10 +164,16 @@ async fn exactly<'r>(
     }
     let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
     match shared.counters.take(&buckets).await {
-        Ok(levels) if levels.len() == asked.len() => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
-        Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer of another length".into())),
+        Ok(levels) if is_answer(&levels, asked.len()) => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
+        Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer that does not fit".into())),
         Err(fault) => locally(control, needs, shared, asked, &fault),
     }
+}
+
+/// One level a bucket, and a bucket is left out only because another has too little: else nothing would be counted.
+fn is_answer(levels: &[Level], buckets: usize) -> bool {
+    let has = |answer| levels.iter().any(|level| level.answer == answer);
+    levels.len() == buckets && (has(Answer::Short) || !has(Answer::Unasked))
 }
 
 /// What each rule said is to happen when the store does not answer.

@@ -38,6 +38,11 @@ impl Rule {
         tenant.and_then(|tenant| self.tenants.get(tenant)).unwrap_or(&self.numbers)
     }
 
+    /// Whether any tenant has numbers of its own.
+    pub(super) fn has_tenants(&self) -> bool {
+        !self.tenants.is_empty()
+    }
+
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter()
     }

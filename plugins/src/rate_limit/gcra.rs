@@ -108,10 +108,12 @@ impl Rate {
         Taken { tat, granted, remaining, retry_after, reset_after: tat.saturating_sub(now) }
     }
 
-    /// The TAT of a bucket that gets the tokens of one request back, at `now`: never more than a full bucket.
+    /// The TAT of a bucket that gets back, at `now`, what still stands of one request, after which it was to be full at
+    /// `charged_until`. What has flowed in since is not given twice: it would be somebody else's.
     #[must_use]
-    pub fn give_back(self, stored: Micros, now: Micros) -> Micros {
-        stored.saturating_sub(self.interval.saturating_mul(u64::from(self.cost))).max(now)
+    pub fn give_back(self, stored: Micros, charged_until: Micros, now: Micros) -> Micros {
+        let request = self.interval.saturating_mul(u64::from(self.cost));
+        stored.saturating_sub(request.min(charged_until.saturating_sub(now))).max(now)
     }
 }
 

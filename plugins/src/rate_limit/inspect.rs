@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
-use portcullis_api::{TenantId, counted};
+use portcullis_api::{TenantId, counted, nearest};
 
 use super::{
     Needs, Numbers, Rules, StoreFault,
@@ -36,8 +36,8 @@ pub struct Named {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     /// No such limit.
-    #[error("there is no limit `{0}`")]
-    Unknown(String),
+    #[error("there is no limit `{0}`{1}")]
+    Unknown(String, String),
     /// The limit counts by something that was not named.
     #[error("limit `{limit}` counts by {part}, which is not named")]
     Missing {
@@ -46,8 +46,16 @@ pub enum InspectError {
         /// As in the limit's `key`.
         part: String,
     },
-    /// No such route.
-    #[error("there is no route `{0}`: write HOST/ROUTE, as in the configuration")]
+    /// Something was named that the limit does not count by.
+    #[error("limit `{limit}` does not count by {part}")]
+    Unused {
+        /// The limit.
+        limit: String,
+        /// As in the limit's `key`.
+        part: String,
+    },
+    /// No such route, or one that is not under the limit.
+    #[error("there is no route `{0}` under this limit: write HOST/ROUTE, as in the configuration")]
     NoRoute(String),
     /// The shared store did not answer.
     #[error(transparent)]
@@ -59,7 +67,11 @@ pub enum InspectError {
 pub struct Seen {
     /// Its level.
     pub level: Level,
-    /// The numbers that hold.
+    /// What it holds when it is full, in this gateway or in the store.
+    pub burst: u32,
+    /// What one request takes.
+    pub cost: u32,
+    /// The numbers of the whole limit.
     pub numbers: Numbers,
     /// `memory`, `shared` or `share`.
     pub counted: &'static str,
@@ -78,20 +90,21 @@ impl Needs {
             Place::Share(table, now) => (table.peek(now, &bucket), "share"),
             Place::Shared(store) => (store.peek(&bucket).await?, "shared"),
         };
-        Ok(Seen { level, numbers: numbers.clone(), counted })
+        let (burst, cost) = (bucket.rate.burst(), bucket.rate.cost());
+        Ok(Seen { level, burst, cost, numbers: numbers.clone(), counted })
     }
 
-    /// Fills a bucket. Gateways that share it see it within a second.
+    /// Fills a bucket, and answers with its hash. Gateways that share it see it within a second.
     ///
     /// # Errors
     /// [`InspectError`].
-    pub async fn reset(&self, rules: &Rules, limit: &str, named: &Named) -> Result<(), InspectError> {
+    pub async fn reset(&self, rules: &Rules, limit: &str, named: &Named) -> Result<u128, InspectError> {
         let (rule, numbers, key) = self.find(rules, limit, named)?;
         match self.place(rule, numbers, key) {
             (bucket, Place::Memory(table, _) | Place::Share(table, _)) => table.clear(&bucket),
             (bucket, Place::Shared(store)) => store.clear(&bucket).await?,
         }
-        Ok(())
+        Ok(key)
     }
 
     fn find<'r>(
@@ -100,12 +113,26 @@ impl Needs {
         limit: &str,
         named: &Named,
     ) -> Result<(&'r Rule, &'r Numbers, u128), InspectError> {
-        let rule = rules.rule(limit).ok_or_else(|| InspectError::Unknown(limit.to_owned()))?;
+        let rule = rules.rule(limit).ok_or_else(|| {
+            let near = nearest(limit, rules.names()).map(|near| format!("; did you mean `{near}`?"));
+            InspectError::Unknown(limit.to_owned(), near.unwrap_or_default())
+        })?;
+        let limit = || limit.to_owned();
         if let Some(part) = rule.parts().find(|part| !named.has(part)) {
-            return Err(InspectError::Missing { limit: limit.to_owned(), part: part.to_string() });
+            return Err(InspectError::Missing { limit: limit(), part: part.to_string() });
+        }
+        // Whose numbers hold decides which bucket it is.
+        if rule.has_tenants() && named.tenant.is_none() {
+            return Err(InspectError::Missing {
+                limit: limit(),
+                part: "tenant, some of which have their own numbers".into(),
+            });
+        }
+        if let Some(part) = named.unused(rule) {
+            return Err(InspectError::Unused { limit: limit(), part });
         }
         // A bucket of what does not exist would be shown as full.
-        if let Some(route) = named.route.as_ref().filter(|route| !rules.has_route(route)) {
+        if let Some(route) = named.route.as_ref().filter(|route| !rules.is_under(route, &rule.name)) {
             return Err(InspectError::NoRoute(route.clone()));
         }
         let numbers = rule.numbers(named.tenant.as_ref());
@@ -124,6 +151,21 @@ impl Named {
             Part::Caller => self.api_key.is_some() || self.subject.is_some() || self.client.is_some(),
             Part::Header(name) => self.headers.contains_key(name),
         }
+    }
+
+    /// A part that is named and not counted by. The tenant may always be: it decides whose numbers hold.
+    fn unused(&self, rule: &Rule) -> Option<String> {
+        let counts = |wanted: &[Part]| rule.parts().any(|part| wanted.contains(part));
+        let plain = [
+            (self.client.is_some(), &[Part::Client, Part::Caller][..], "client"),
+            (self.api_key.is_some(), &[Part::ApiKey, Part::Caller], "api_key"),
+            (self.subject.is_some(), &[Part::Subject, Part::Caller], "subject"),
+            (self.route.is_some(), &[Part::Route], "route"),
+        ];
+        let mut unused =
+            plain.into_iter().filter(|(named, by, _)| *named && !counts(by)).map(|(_, _, part)| part.into());
+        let header = || self.headers.keys().find(|name| !counts(&[Part::Header((*name).clone())]));
+        unused.next().or_else(|| header().map(|name| format!("header:{name}")))
     }
 
     fn origin(&self) -> Origin<'_> {

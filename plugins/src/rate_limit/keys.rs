@@ -38,6 +38,14 @@ impl KeyHasher {
         Self(Keyed::Deployment(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))))
     }
 
+    /// What tells two deployment keys apart and neither of them.
+    #[must_use]
+    pub fn fingerprint(&self) -> u128 {
+        let mut hashing = self.begin();
+        hashing.field(b"fingerprint");
+        hashing.finish()
+    }
+
     pub(crate) fn begin(&self) -> Hashing {
         match &self.0 {
             Keyed::Process(a, b) => Hashing::Process(a.build_hasher(), b.build_hasher()),

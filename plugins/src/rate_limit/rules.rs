@@ -100,9 +100,17 @@ impl Rules {
         self.defined.get(limit)?.as_deref()
     }
 
-    /// Whether there is a route of this name, `host/route`.
-    pub(super) fn has_route(&self, name: &str) -> bool {
-        self.routes.iter().flatten().any(|plan| &*plan.name == name)
+    /// Whether there is a route of this name, `host/route`, under this limit.
+    pub(super) fn is_under(&self, route: &str, limit: &str) -> bool {
+        let plan = self.routes.iter().flatten().find(|plan| &*plan.name == route);
+        plan.is_some_and(|RoutePlan { name: _, rate_limit, quota, per_key }| {
+            rate_limit.iter().chain(quota).chain(per_key).any(|rule| &*rule.name == limit)
+        })
+    }
+
+    /// The names of all limits.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.defined.keys().map(String::as_str)
     }
 
     /// The numbers that hold for a tenant, or for those without numbers of their own.

@@ -1,10 +1,13 @@
 //! What the operator and a tenant write about rates. The same rules serve `rate_limit` and `quota`.
 
-use std::num::NonZeroU32;
+use std::{fmt, num::NonZeroU32};
 
 use portcullis_api::{At, Millis, Mode};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{MapAccess, Visitor},
+};
 
 /// One limit, `[limits.NAME]`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -116,7 +119,7 @@ pub enum Consistency {
 }
 
 /// What a rule does when the shared store does not answer in time.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreFailure {
     /// Each instance enforces the limit divided by the number of instances, at least 1.
@@ -126,6 +129,51 @@ pub enum OnStoreFailure {
     Deny,
     /// The request passes unlimited by this rule; the reason is shown in the lint report and the trail.
     Allow(String),
+}
+
+impl<'de> Deserialize<'de> for OnStoreFailure {
+    /// By hand, so that what is wrong is said in the words of the document.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        const ALL: &str = "\"local_share\", \"deny\" or { allow = \"a reason\" }";
+        const ALLOW: &str = "write { allow = \"why requests may pass uncounted\" }";
+
+        impl<'de> Visitor<'de> for Written {
+            type Value = OnStoreFailure;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(ALL)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<OnStoreFailure, E> {
+                match word {
+                    "local_share" => Ok(OnStoreFailure::LocalShare),
+                    "deny" => Ok(OnStoreFailure::Deny),
+                    "allow" => Err(E::custom(format!("`allow` needs its reason: {ALLOW}"))),
+                    _ => {
+                        let near = portcullis_api::nearest(word, ["local_share", "deny", "allow"]);
+                        let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                        Err(E::custom(format!("`{word}` is nothing to do without the store: write {ALL}{hint}")))
+                    }
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OnStoreFailure, A::Error> {
+                let wrong = |what: String| Err(serde::de::Error::custom(format!("{what}: {ALLOW}")));
+                match map.next_key::<String>()?.as_deref() {
+                    Some("allow") => {}
+                    Some(other) => return wrong(format!("`{other}` is unknown here")),
+                    None => return wrong("nothing is written here".to_owned()),
+                }
+                let reason = map.next_value()?;
+                match map.next_key::<String>()? {
+                    None => Ok(OnStoreFailure::Allow(reason)),
+                    Some(other) => wrong(format!("`{other}` is unknown here")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Written)
+    }
 }
 
 /// A class of routes with a built-in limit, counted by caller and class.

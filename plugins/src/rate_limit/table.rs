@@ -120,14 +120,14 @@ impl Table {
         }
     }
 
-    /// Gives back what [`Table::take`] took of the buckets bound together, because the request was refused elsewhere.
-    /// Those alone keep their charge.
-    pub fn give_back(&self, now: Micros, buckets: &[Bucket<'_>]) {
-        for bucket in buckets.iter().filter(|bucket| bucket.binding == Binding::Together) {
+    /// Gives back at `now` what is left of what [`Table::take`] took at `taken` of the buckets bound together, with these
+    /// answers, because the request was refused elsewhere. Those alone keep their charge.
+    pub fn give_back(&self, now: Micros, taken: Micros, buckets: &[Bucket<'_>], levels: &[Level]) {
+        for (bucket, level) in buckets.iter().zip(levels).filter(|(bucket, _)| bucket.binding == Binding::Together) {
             let (index, tag) = self.place(bucket.key);
             let Some(set) = self.sets.get(index) else { continue };
             if let Some(slot) = set.lock().iter_mut().find(|slot| slot.tag == tag) {
-                slot.tat = bucket.rate.give_back(slot.tat, now);
+                slot.tat = bucket.rate.give_back(slot.tat, taken.saturating_add(level.reset_after), now);
             }
         }
     }
@@ -271,13 +271,27 @@ mod tests {
         let table = Table::new(64);
         let rate = rate(5, 60_000).at_cost(NonZeroU32::new(2).unwrap()).unwrap();
         let buckets = [bucket(1, rate, Binding::Together), bucket(2, rate, Binding::Alone)];
-        assert_eq!(table.take(NOW, &buckets)[0].remaining, 3);
-        table.give_back(NOW, &buckets);
+        let taken = table.take(NOW, &buckets);
+        assert_eq!(taken[0].remaining, 3);
+        table.give_back(NOW, NOW, &buckets, &taken);
         let levels = table.take(NOW, &buckets);
         assert_eq!((levels[0].remaining, levels[1].remaining), (3, 1), "the one alone kept its charge");
         // A bucket that is full stays full, also one that has made room for another.
-        table.give_back(NOW + 3_600_000_000, &[buckets[0], bucket(9, rate, Binding::Together)]);
-        assert_eq!(table.take_one(NOW + 3_600_000_000, key(1), rate).remaining, 3);
+        let later = NOW + 3_600_000_000;
+        table.give_back(later, NOW, &[buckets[0], bucket(9, rate, Binding::Together)], &levels);
+        assert_eq!(table.take_one(later, key(1), rate).remaining, 3);
+    }
+
+    #[test]
+    fn what_flowed_in_meanwhile_is_not_given_back_to_somebody_else() {
+        let table = Table::new(64);
+        let one = [bucket(1, rate(1, 100), Binding::Together)];
+        let taken = table.take(NOW, &one);
+        // The token flowed in and is another's when the first request is refused elsewhere.
+        assert_eq!(answers(&table.take(NOW + 110_000, &one)), [Answer::Charged]);
+        table.give_back(NOW + 150_000, NOW, &one, &taken);
+        assert_eq!(answers(&table.take(NOW + 170_000, &one)), [Answer::Short]);
+        assert_eq!(answers(&table.take(NOW + 210_000, &one)), [Answer::Charged]);
     }
 
     #[test]

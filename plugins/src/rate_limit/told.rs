@@ -191,7 +191,8 @@ impl Excess {
             CountedAt::Share => "as this instance's share",
             CountedAt::LocalShare => "as this instance's share, the shared store is away",
         };
-        format!("{} counted {at}", self.violated_policies().join(", "))
+        let left = |one: &Standing| format!("{} has {} of {} left", one.name, one.level.remaining, one.requests);
+        format!("{}; counted {at}", self.violated().map(left).collect::<Vec<_>>().join(", "))
     }
 
     /// Names of the rules it exceeds, for `violated-policies`.
@@ -310,7 +311,7 @@ mod tests {
         assert_eq!(headers.get(RETRY_AFTER).unwrap(), "8");
         assert_eq!(parsed(&headers, "ratelimit"), [named("slow", &[("r", 0), ("t", 8)])]);
         assert_eq!(parsed(&headers, "ratelimit-policy").len(), 3);
-        assert_eq!(excess.detail(), "fast, slow counted in the shared store");
+        assert_eq!(excess.detail(), "fast has 0 of 10 left, slow has 0 of 10 left; counted in the shared store");
     }
 
     #[test]

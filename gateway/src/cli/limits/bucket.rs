@@ -46,17 +46,23 @@ impl Bucket {
         let answer = ask(&self.config, Method::GET, &self.page()?)?;
         let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
         let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or("-");
+        let (requests, window) = (number("requests"), text("window"));
         say(&format!(
-            "{}: {} of {} left ({} in {}), counted in {}; {}",
+            "{}: {} of {} left ({}), counted in {}; {}{}",
             self.limit,
             number("remaining"),
             number("burst"),
-            number("requests"),
-            text("window"),
             match text("counted") {
-                "memory" => "this gateway",
-                "share" => "this gateway, its share",
+                "share" => format!("this gateway's share of {requests} in {window}"),
+                _ => format!("{requests} in {window}"),
+            },
+            match text("counted") {
+                "memory" | "share" => "this gateway",
                 _ => "the shared store",
+            },
+            match number("cost") {
+                1 => String::new(),
+                cost => format!("a request takes {cost}; "),
             },
             match (number("retry_after_ms"), number("full_after_ms")) {
                 (0, 0) => "it is full".to_owned(),
@@ -67,8 +73,9 @@ impl Bucket {
     }
 
     pub(super) fn reset(&self) -> anyhow::Result<()> {
-        ask(&self.config, Method::DELETE, &self.page()?)?;
-        say(&format!("{}: the bucket is full", self.limit))
+        let answer = ask(&self.config, Method::DELETE, &self.page()?)?;
+        let bucket = answer.get("bucket").and_then(Value::as_str).unwrap_or("-");
+        say(&format!("{}: the bucket is full ({bucket} in the log)", self.limit))
     }
 
     fn page(&self) -> anyhow::Result<String> {

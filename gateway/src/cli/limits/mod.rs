@@ -72,7 +72,8 @@ impl Suggest {
     fn run(self) -> anyhow::Result<()> {
         let Self { logs, windows, toml } = self;
         // A line that is read twice is traffic that never was.
-        if let Some(log) = twice(&logs) {
+        let files: Vec<PathBuf> = logs.iter().map(|log| log.canonicalize().unwrap_or_else(|_| log.clone())).collect();
+        if let Some(log) = twice(&files) {
             bail!("{} is given twice", log.display());
         }
         if let Some(window) = twice(&windows) {

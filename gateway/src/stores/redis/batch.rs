@@ -5,15 +5,18 @@
 //!
 //! Invariant: a call whose request gave up before it was sent is not sent: nobody would be told that it was charged.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use portcullis_plugins::rate_limit::Level;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver, oneshot};
 
 use super::{Inner, Miss, call::Ask};
 
-/// Batches on their way. Two, so that Redis has the next one to do while an answer travels.
-const UNDER_WAY_MAX: usize = 2;
+/// Batches on their way: enough that a call need not wait for a slow round trip of others before it is sent.
+const UNDER_WAY_MAX: usize = 8;
 
 /// Buckets of one batch, which keep Redis from everything else for about half a millisecond.
 const BUCKETS_MAX: usize = 64;
@@ -21,7 +24,20 @@ const BUCKETS_MAX: usize = 64;
 /// A call that waits for its turn or its answer.
 pub(super) struct Waiting {
     pub(super) ask: Ask,
+    pub(super) sent: Arc<Sent>,
     pub(super) answer: oneshot::Sender<Result<Vec<Level>, Miss>>,
+}
+
+/// When a call was sent, for the one who waits: what waits in the queue says nothing of the server.
+#[derive(Default)]
+pub(super) struct Sent(OnceLock<Instant>);
+
+impl Sent {
+    /// Whether the server has had about this long to answer. A call that waited for its turn most of the time has not.
+    pub(super) fn is_late(&self, deadline: Duration) -> bool {
+        let nearly = deadline.mul_f32(0.75);
+        self.0.get().is_some_and(|sent| sent.elapsed() >= nearly)
+    }
 }
 
 /// Sends what comes, until nobody can send any more.
@@ -39,6 +55,10 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
         }
         batch.retain(|waiting| !waiting.answer.is_closed());
         if !batch.is_empty() {
+            let now = Instant::now();
+            for waiting in &batch {
+                waiting.sent.0.get_or_init(|| now);
+            }
             tokio::spawn(send(inner.clone(), batch, slot));
         }
     }
@@ -55,11 +75,7 @@ async fn send(inner: Arc<Inner>, batch: Vec<Waiting>, _slot: OwnedSemaphorePermi
     inner.metrics.store_duration.observe(start.elapsed().as_secs_f64());
     match result {
         Ok(levels) => {
-            if batch.iter().any(|waiting| waiting.answer.is_closed()) {
-                inner.breaker.heard(Instant::now());
-            } else {
-                inner.note(&live, &Ok(()));
-            }
+            inner.note(&live, &Ok(()));
             batch.into_iter().zip(levels).for_each(|(waiting, levels)| waiting.tell(Ok(levels)));
         }
         Err(miss) => {

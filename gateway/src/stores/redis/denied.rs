@@ -22,6 +22,8 @@ const SETS: usize = 1 << 12;
 #[derive(Debug, Clone, Copy, Default)]
 struct Empty {
     key: u128,
+    /// Tokens that it has, too few for a request.
+    remaining: u32,
     /// When it is to be asked again.
     until: Micros,
     /// When a token flows in.
@@ -43,22 +45,22 @@ impl Denials {
     /// The answer to a call of which a bucket is known to be empty. None where a rule in shadow is among them: it is
     /// charged whatever the others say, so it has to be asked.
     pub(super) fn answer(&self, buckets: &[Bucket<'_>], now: Instant) -> Option<Vec<Level>> {
-        let now = self.since_epoch(now);
-        if buckets.iter().any(|bucket| bucket.binding == Binding::Alone)
-            || !buckets.iter().any(|bucket| self.find(bucket.key, now).is_some())
-        {
+        if buckets.iter().any(|bucket| bucket.binding == Binding::Alone) {
             return None;
         }
-        let level = |bucket: &Bucket<'_>| match self.find(bucket.key, now) {
-            Some(Empty { token, full, .. }) => Level {
-                answer: Answer::Short,
-                remaining: 0,
-                retry_after: token.saturating_sub(now),
-                reset_after: full.saturating_sub(now),
-            },
-            None => Level::UNASKED,
-        };
-        Some(buckets.iter().map(level).collect())
+        let now = self.since_epoch(now);
+        // Each is looked for once: one that is forgotten meanwhile must not turn into an answer that refuses nothing.
+        let mut levels = Vec::new();
+        for (at, bucket) in buckets.iter().enumerate() {
+            let Some(Empty { remaining, token, full, .. }) = self.find(bucket.key, now) else { continue };
+            if levels.is_empty() {
+                levels.resize(buckets.len(), Level::UNASKED);
+            }
+            let (retry_after, reset_after) = (token.saturating_sub(now), full.saturating_sub(now));
+            let short = Level { answer: Answer::Short, remaining, retry_after, reset_after };
+            levels.get_mut(at).into_iter().for_each(|level| *level = short);
+        }
+        (!levels.is_empty()).then_some(levels)
     }
 
     /// Remembers which buckets Redis said are empty.
@@ -68,6 +70,7 @@ impl Denials {
             let believed = Micros::try_from(BELIEVED_MAX.as_micros()).unwrap_or(Micros::MAX);
             let empty = Empty {
                 key: bucket.key,
+                remaining: level.remaining,
                 until: now.saturating_add(level.retry_after.min(believed)),
                 token: now.saturating_add(level.retry_after),
                 full: now.saturating_add(level.reset_after),
@@ -140,6 +143,27 @@ mod tests {
         assert_eq!(denials.answer(&buckets[1..], start), None, "another bucket is none of its business");
         assert!(denials.answer(&buckets, start + 299 * MS).is_some());
         assert_eq!(denials.answer(&buckets, start + 300 * MS), None);
+    }
+
+    #[test]
+    fn an_answer_from_memory_refuses_however_others_crowd_it_out() {
+        let start = Instant::now();
+        let denials = Denials::new(start);
+        let crowd = |from: u128| {
+            for n in 0..200_000 {
+                // All in one set.
+                let key = (from + n) * u128::try_from(SETS).unwrap();
+                denials.remember(&[bucket("r", key, 10)], &[short(1_000)], start);
+                if let Some(levels) = denials.answer(&[bucket("r", key, 10), bucket("s", key + 1, 10)], start) {
+                    assert!(levels.iter().any(|level| level.answer == Answer::Short), "{levels:?}");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 1..=4 {
+                scope.spawn(move || crowd(thread * 10_000_000));
+            }
+        });
     }
 
     #[test]

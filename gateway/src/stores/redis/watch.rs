@@ -5,7 +5,7 @@
 
 use std::{
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -65,10 +65,32 @@ async fn connect(inner: &Inner, client: &Client) -> Result<(), String> {
         Miss::Late => "no answer within the deadline".to_owned(),
         Miss::Gone(why) | Miss::Refused(why) => why,
     })?;
+    compare_key(inner, &connection).await;
     inner.breaker.close(Instant::now());
     inner.live.store(Some(Arc::new(connection)));
     inner.healthy();
     Ok(())
+}
+
+/// Leaves the fingerprint of our key for the next gateway, and looks at the one that the last gateway left: with another
+/// key it finds other buckets and other clients, so that nothing is shared.
+async fn compare_key(inner: &Inner, connection: &aio::MultiplexedConnection) {
+    const KEPT_S: u32 = 90 * 86_400;
+    let Some(ours) = &inner.fingerprint else { return };
+    let (mut connection, name) = (connection.clone(), format!("{}key", inner.keys));
+    let mut exchange = ::redis::pipe();
+    exchange.cmd("GET").arg(&name).cmd("SET").arg(&name).arg(ours).arg("EX").arg(KEPT_S).ignore();
+    let exchanged = timeout(CONNECT_TIMEOUT, exchange.query_async::<(Option<String>,)>(&mut connection)).await;
+    // A store that cannot do this shows it at the first check.
+    let Ok(Ok((theirs,))) = exchanged else { return };
+    let differs = theirs.is_some_and(|theirs| theirs != *ours);
+    if differs {
+        tracing::error!(
+            event = "store.other_key",
+            "a gateway with another stores.key counts under this prefix: they share no limit and no block"
+        );
+    }
+    inner.other_key.store(differs, Ordering::Relaxed);
 }
 
 /// Watches one connection until something was done about it.

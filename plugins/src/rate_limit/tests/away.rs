@@ -177,8 +177,10 @@ fn a_request_is_charged_to_local_and_exact_rules_or_to_none() {
 #[test]
 fn an_answer_that_does_not_fit_the_question_is_no_answer() {
     let text = limit("hard", 5, "on_store_failure = \"deny\"") + &route("\"hard\"");
-    let (_, _, needs) = with_store(Answers::TooFew, 1);
-    assert!(ask_with(&before(&text, &needs), "192.0.2.1", 0, &[]).is_err());
+    for answer in [Answers::TooFew, Answers::All(Answer::Unasked)] {
+        let (_, _, needs) = with_store(answer, 1);
+        assert!(ask_with(&before(&text, &needs), "192.0.2.1", 0, &[]).is_err(), "nothing was counted");
+    }
 }
 
 #[test]

@@ -43,11 +43,19 @@ fn a_bucket_is_the_one_that_requests_are_counted_in() {
 fn what_names_no_bucket_is_refused() {
     let (needs, rules) = (needs(&HandClock::new()), rules(SITE));
     let look = |limit: &str, named: &Named| now_or_never(needs.look(&rules, limit, named)).unwrap_err();
-    assert_eq!(look("al", &of("192.0.2.1", "gold")), InspectError::Unknown("al".into()));
+    assert_eq!(
+        look("al", &of("192.0.2.1", "gold")),
+        InspectError::Unknown("al".into(), "; did you mean `all`?".into())
+    );
     let missing = |part: &str| InspectError::Missing { limit: "all".into(), part: part.into() };
     assert_eq!(look("all", &Named { client: None, ..of("192.0.2.1", "gold") }), missing("client"));
     let headers = http::HeaderMap::new();
     assert_eq!(look("all", &Named { headers, ..of("192.0.2.1", "gold") }), missing("header:x-plan"));
+    let unused = |part: &str| InspectError::Unused { limit: "all".into(), part: part.into() };
+    assert_eq!(look("all", &Named { api_key: Some("k".into()), ..of("192.0.2.1", "gold") }), unused("api_key"));
+    let mut named = of("192.0.2.1", "gold");
+    named.headers.insert("x-other", HeaderValue::from_static("a"));
+    assert_eq!(look("all", &named), unused("header:x-other"));
     let elsewhere = Named { route: Some("host/b".into()), ..of("192.0.2.1", "gold") };
     assert_eq!(look("all", &elsewhere), InspectError::NoRoute("host/b".into()));
 }
@@ -57,6 +65,8 @@ fn a_tenants_own_numbers_hold_for_its_bucket() {
     let site =
         "[limits.t]\nkey = [\"tenant\"]\nrequests = 3\nwindow = \"1h\"\n[tenants.acme]\ngrant.t = { requests = 50 }";
     let (needs, rules) = (needs(&HandClock::new()), rules(site));
+    let nobody = now_or_never(needs.look(&rules, "t", &Named::default())).unwrap_err();
+    assert!(matches!(nobody, InspectError::Missing { .. }), "{nobody}");
     for (tenant, requests) in [("acme", 50), ("globex", 3)] {
         let named = Named { tenant: TenantId::parse(tenant).ok(), ..Named::default() };
         let seen = now_or_never(needs.look(&rules, "t", &named)).unwrap();

@@ -53,6 +53,19 @@ fn a_request_that_could_never_pass_is_refused() {
 }
 
 #[test]
+fn what_is_done_without_the_store_is_refused_in_the_words_of_the_document() {
+    let wrong = |written: &str| {
+        let text = format!("{LIMIT}on_store_failure = {written}");
+        toml::from_str::<crate::rate_limit::Limit>(&text).expect_err(written).message().to_owned()
+    };
+    assert!(wrong("\"alow\"").ends_with("did you mean `allow`?"), "{}", wrong("\"alow\""));
+    for written in ["\"allow\"", "{}", "{ alow = \"x\" }", "{ allow = \"x\", deny = \"y\" }"] {
+        assert!(wrong(written).contains("write { allow = \"why requests may pass uncounted\" }"), "{}", wrong(written));
+    }
+    assert!(wrong("3").contains("expected \"local_share\", \"deny\" or { allow = \"a reason\" }"), "{}", wrong("3"));
+}
+
+#[test]
 fn a_rule_that_never_asks_the_store_says_nothing_of_its_absence() {
     for what in ["\"deny\"", "{ allow = \"because\" }"] {
         let text = format!("[limits.t]\n{LIMIT}consistency = \"local\"\non_store_failure = {what}");

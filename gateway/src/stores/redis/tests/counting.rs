@@ -7,7 +7,7 @@ use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level, Rate, Table
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::server::{Server, bucket, connected, options, rate, take};
-use crate::stores::redis::call::Ask;
+use crate::stores::redis::{Options, call::Ask};
 
 fn answers(levels: &[Level]) -> Vec<Answer> {
     levels.iter().map(|level| level.answer).collect()
@@ -81,6 +81,16 @@ async fn a_key_is_named_by_prefix_tag_rule_and_hash_and_goes_by_itself() {
     for key in keys {
         let ttl: i64 = server.run(&["PTTL", &key]).await;
         assert!((1..=360_000).contains(&ttl), "{key} {ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_with_another_key_is_told_of_and_one_with_the_same_is_not() {
+    let server = Server::start();
+    for (fingerprint, other_key) in [(1, false), (1, false), (2, true), (2, false)] {
+        let options = Options { fingerprint: Some(fingerprint), ..options(server.url()) };
+        let counters = connected(options).await;
+        assert_eq!(counters.has_other_key(), other_key, "{fingerprint}");
     }
 }
 

@@ -6,12 +6,15 @@ use http::{HeaderMap, Method};
 use portcullis_api::{
     At, Clock, Control, Facts, Issues, Micros, Protocol, RouteId, RouteRef, Secret, Topology, UnixSeconds, Verdict,
 };
-use portcullis_plugins::rate_limit::{
-    ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, Table,
+use portcullis_plugins::{
+    bans::{SharedBans, Strike, Struck},
+    rate_limit::{
+        Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, Table,
+    },
 };
 
-use super::server::{Server, connected, healthy, options, until};
-use crate::stores::redis::Health;
+use super::server::{Server, bucket, connected, healthy, options, take, until};
+use crate::stores::redis::{Health, Options};
 
 struct Monotonic(Instant);
 
@@ -92,4 +95,39 @@ async fn nothing_that_a_request_carries_stands_in_redis() {
     assert!(hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
     // 203.0.113.77 in hexadecimal, the plan in hexadecimal.
     assert!(!hash.contains("cb00714d") && !hash.contains("676f6c64"));
+}
+
+/// `deploy/redis.acl` is all that a gateway needs of Redis: limits, an operator's look at them, violations and blocks.
+#[tokio::test]
+async fn the_rights_of_the_shipped_user_are_enough() {
+    let server = Server::start();
+    let acl = include_str!("../../../../../deploy/redis.acl")
+        .replace(">CHANGE-ME", ">secret")
+        .replace("portcullis:", "test:");
+    let words: Vec<&str> = acl.split_whitespace().skip(1).collect();
+    let () = server.run(&[&["ACL", "SETUSER"], &words[..]].concat()).await;
+    let url = format!("redis://portcullis:secret@127.0.0.1:{}/", server.port());
+    let counters = connected(Options { fingerprint: Some(1), ..options(url) }).await;
+    let one = bucket("r", 1, 1);
+    for expected in [Answer::Charged, Answer::Short] {
+        assert_eq!(take(&counters, &[one]).await.unwrap()[0].answer, expected);
+    }
+    assert_eq!(counters.peek(&one).await.unwrap().remaining, 0);
+    counters.clear(&one).await.unwrap();
+    assert_eq!(take(&counters, &[one]).await.unwrap()[0].answer, Answer::Charged);
+    let bans = counters.bans();
+    let client = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    let strike = Strike { client, code: "waf.urls", max: 2, window: 60_000_000, block: 60_000_000 };
+    assert_eq!(bans.strike(strike).await, Ok(Struck::Counted));
+    assert!(matches!(bans.strike(strike).await, Ok(Struck::Began(_))));
+    assert_eq!(bans.changes(None).await.unwrap().clients.len(), 1);
+    assert_eq!(bans.lift(client, 1_000_000).await, Ok(true));
+    // And no more than that: what others keep there is out of reach.
+    let () = server.run(&["SET", "other", "1"]).await;
+    let client = ::redis::Client::open(format!("redis://portcullis:secret@127.0.0.1:{}/", server.port())).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for words in [&["GET", "other"][..], &["FLUSHALL"], &["KEYS", "*"], &["CONFIG", "GET", "*"]] {
+        let refused = ::redis::cmd(words[0]).arg(&words[1..]).query_async::<::redis::Value>(&mut connection).await;
+        assert_eq!(refused.unwrap_err().code(), Some("NOPERM"), "{words:?}");
+    }
 }
