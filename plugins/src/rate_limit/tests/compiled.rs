@@ -53,7 +53,7 @@ fn a_refusal_says_which_and_how_long() {
     deny.headers(&mut headers);
     assert_eq!((deny.code().name, deny.code().status), ("rate_limit.exceeded", 429));
     assert_eq!(deny.rule().unwrap(), "tight");
-    assert_eq!(deny.detail().unwrap(), "tight counted in this process");
+    assert_eq!(deny.detail().unwrap(), "tight has 0 of 2 left; counted in this process");
     assert_eq!(deny.members(), [("violated-policies", vec!["tight".to_owned()])]);
     assert_eq!(headers.get(RETRY_AFTER).unwrap(), "1");
     assert_eq!(headers.get("ratelimit").unwrap(), "\"tight\";r=0;t=1");
