@@ -95,3 +95,18 @@ impl Waiting {
         drop(self.answer.send(result));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_was_not_sent_in_time_says_nothing_of_the_server() {
+        let deadline = Duration::from_secs(100);
+        let sent = Sent::default();
+        assert!(!sent.is_late(Duration::ZERO), "it waited in the queue");
+        sent.0.set(Instant::now()).unwrap();
+        assert!(!sent.is_late(deadline), "the server has just got it");
+        assert!(sent.is_late(Duration::ZERO));
+    }
+}
