@@ -17,7 +17,7 @@ impl Redis {
         let address = free_address();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let process = spawn(address, directory.path());
-        let redis = Self { address, directory, process };
+        let mut redis = Self { address, directory, process };
         redis.wait();
         redis
     }
@@ -59,8 +59,14 @@ impl Redis {
         redis::Client::open(self.url()).expect("a URL").get_connection().ok()
     }
 
-    fn wait(&self) {
-        wait_for("redis to answer", || redis::cmd("PING").query::<String>(&mut self.connection()?).ok());
+    fn wait(&mut self) {
+        wait_for("redis to answer", || {
+            if self.process.ended().is_some() {
+                // A process that another test is starting still holds the socket that found the port.
+                self.process = spawn(self.address, self.directory.path());
+            }
+            redis::cmd("PING").query::<String>(&mut self.connection()?).ok()
+        });
     }
 }
 
