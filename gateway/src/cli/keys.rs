@@ -89,6 +89,7 @@ impl Keys {
                 let now = SystemClock::start().unix();
                 let next = authentication::revoke_record(&text, &id, &pepper, now)
                     .map_err(|error| anyhow!("{}: {error}", file.display()))?;
+                // Any will do: keys begin with it, and no record has it.
                 let brand = Environment::parse("pck")?;
                 replace(&file, &sealed(next, &pepper, &brand, &file)?)?;
                 say(&format!("{id} is revoked"))

@@ -244,11 +244,11 @@ impl RedisCounters {
             }
             Err(_) if !sent.is_late(inner.deadline) => Err(StoreFault::Busy),
             Err(_) | Ok(Ok(Err(Miss::Late))) => {
-                inner.note::<()>(&live, &Err(Miss::Late));
+                inner.note(&live, &Err(Miss::Late));
                 Err(StoreFault::Late)
             }
-            Ok(Err(_) | Ok(Err(Miss::Gone(_)))) => Err(StoreFault::Away),
-            Ok(Ok(Err(Miss::Refused(code)))) => Err(StoreFault::Refused(code)),
+            Ok(Ok(Err(miss))) => Err(miss.into()),
+            Ok(Err(_)) => Err(StoreFault::Away),
         }
     }
 }
@@ -281,13 +281,13 @@ impl Inner {
 
     /// Tells breaker and watch what came of a call. A straggler of a connection that was left says nothing of the
     /// one that took its place.
-    fn note<T>(&self, live: &Arc<aio::MultiplexedConnection>, result: &Result<T, Miss>) {
+    fn note(&self, live: &Arc<aio::MultiplexedConnection>, result: &Result<(), Miss>) {
         if !self.live.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, live)) {
             return;
         }
         let now = Instant::now();
         let why = match result {
-            Ok(_) => return self.breaker.answered(now),
+            Ok(()) => return self.breaker.answered(now),
             Err(Miss::Late) => "no answer within the deadline",
             Err(Miss::Gone(why)) => {
                 self.leave(live, why);
@@ -332,6 +332,16 @@ impl Inner {
         if *health != Health::Healthy {
             tracing::info!(event = "store.answers", "the store answers");
             *health = Health::Healthy;
+        }
+    }
+}
+
+impl From<Miss> for StoreFault {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Late => Self::Late,
+            Miss::Gone(_) => Self::Away,
+            Miss::Refused(code) => Self::Refused(code),
         }
     }
 }

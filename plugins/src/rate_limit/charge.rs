@@ -125,13 +125,14 @@ pub(crate) async fn charge<'r>(
         .collect();
     let Some(shared) = &needs.shared else {
         let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
-        return Ok(needs.judge(&asked, &buckets).verdict(CountedAt::Memory));
+        let levels = needs.take(needs.clock.now(), &buckets);
+        return Ok(Judged::of(&asked, &levels).verdict(CountedAt::Memory));
     };
     let (local, exact): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
     let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(shared.instances)).collect();
     let taken = needs.clock.now();
-    let levels = if shares.is_empty() { Vec::new() } else { needs.table.take(taken, &shares) };
+    let levels = needs.take(taken, &shares);
     let mut judged = Judged::of(&local, &levels);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
@@ -206,18 +207,15 @@ fn locally(
         }
     }
     let buckets: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(shared.instances)).collect();
-    let mut judged = needs.judge(&counted, &buckets);
+    let mut judged = Judged::of(&counted, &needs.take(needs.clock.now(), &buckets));
     notes.append(&mut judged.notes);
     Ok((Judged { notes, ..judged }, CountedAt::LocalShare))
 }
 
 impl Needs {
     /// Takes from the table, where there is anything to take.
-    fn judge(&self, asked: &[Asked<'_>], buckets: &[Bucket<'_>]) -> Judged {
-        if buckets.is_empty() {
-            return Judged::default();
-        }
-        Judged::of(asked, &self.table.take(self.clock.now(), buckets))
+    fn take(&self, now: Micros, buckets: &[Bucket<'_>]) -> Vec<Level> {
+        if buckets.is_empty() { Vec::new() } else { self.table.take(now, buckets) }
     }
 }
 

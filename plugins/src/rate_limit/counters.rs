@@ -62,7 +62,11 @@ impl Level {
     /// tokens of a request, else [`Answer::Short`].
     #[must_use]
     pub fn at_rest(rate: Rate, stored: Micros, now: Micros) -> Self {
-        let taken = rate.take(stored, now, 0);
+        Self::untaken(rate.take(stored, now, 0))
+    }
+
+    /// Of a bucket that keeps what it has.
+    pub(super) fn untaken(taken: Taken) -> Self {
         Self::of(if taken.retry_after == 0 { Answer::Spared } else { Answer::Short }, taken)
     }
 

@@ -138,7 +138,7 @@ impl Table {
             self.store(set, Slot { tag, tat: taken.tat }, now);
             return Level::of(Answer::Charged, taken);
         }
-        Level::of(if taken.retry_after == 0 { Answer::Spared } else { Answer::Short }, taken)
+        Level::untaken(taken)
     }
 
     fn store(&self, set: &mut Set, new: Slot, now: Micros) {

@@ -154,13 +154,11 @@ impl RedisBans {
             Ok(Err(error)) => Miss::of(&error),
             Err(_) => Miss::Late,
         };
-        let fault = match &miss {
-            Miss::Refused(code) => return Err(StoreFault::Refused(code.clone())),
-            Miss::Late => StoreFault::Late,
-            Miss::Gone(_) => StoreFault::Away,
-        };
-        inner.note::<()>(&live, &Err(miss));
-        Err(fault)
+        match &miss {
+            Miss::Refused(_) => {}
+            Miss::Late | Miss::Gone(_) => inner.note(&live, &Err(miss.clone())),
+        }
+        Err(miss.into())
     }
 }
 

@@ -81,7 +81,7 @@ async fn send(inner: Arc<Inner>, batch: Vec<Waiting>, _slot: OwnedSemaphorePermi
         Err(miss) => {
             for waiting in batch {
                 if miss != Miss::Late {
-                    inner.note::<()>(&live, &Err(miss.clone()));
+                    inner.note(&live, &Err(miss.clone()));
                 }
                 waiting.tell(Err(miss.clone()));
             }
