@@ -189,7 +189,8 @@ pub struct Stores {
     pub counters: At<CountersAt>,
     /// How long a check may wait for the store.
     pub deadline: Millis,
-    /// How many gateways share the store: what `local_share` divides by.
+    /// How many gateways share the store, at least: what shares are divided by until the store has said for a while how
+    /// many there are.
     pub instances: NonZeroU32,
     /// First part of every key in the store: 1 to 32 of a-z, 0-9, `-` and `_`.
     pub prefix: At<String>,

@@ -52,7 +52,7 @@ pub(crate) struct Runtime {
     /// The shared store, where one is configured.
     pub(crate) redis: Option<Arc<RedisCounters>>,
     /// What the shared store's connection lives on.
-    _store_runtime: Option<tokio::runtime::Runtime>,
+    store_runtime: Option<tokio::runtime::Runtime>,
     /// What a restart is needed for.
     fixed: Fixed,
     needs: controls::Needs,
@@ -197,12 +197,19 @@ impl Runtime {
             listeners,
             certificates,
             redis,
-            _store_runtime: store_runtime,
+            store_runtime,
             fixed,
             needs,
             path: path.to_owned(),
         };
         Ok((runtime, admin))
+    }
+
+    /// Gives back what this gateway holds of the shared store, when it stops.
+    pub(crate) fn leave_store(&self) {
+        if let (Some(runtime), Some(redis)) = (&self.store_runtime, &self.redis) {
+            runtime.block_on(redis.leave());
+        }
     }
 
     /// Reads the file again and swaps the snapshot, or keeps the old one and says why.

@@ -14,7 +14,7 @@ use portcullis_plugins::{
 };
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    TextEncoder, core::Collector,
 };
 
 /// Name, kind, labels and help of every family, for the registry and for the generated reference alike.
@@ -57,6 +57,24 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "counter",
         &[],
         "checks refused without asking the shared store, which had said that a limit is used up",
+    ),
+    (
+        "portcullis_ratelimit_leased_total",
+        "counter",
+        &[],
+        "checks paid out of what this gateway had taken ahead, without asking the shared store",
+    ),
+    (
+        "portcullis_ratelimit_instances",
+        "gauge",
+        &[],
+        "gateways that count in the shared store, as it said last; 0 while it has not, or with counters in memory",
+    ),
+    (
+        "portcullis_ratelimit_uncharged_total",
+        "counter",
+        &[],
+        "buckets that were not charged, when the shared store was back, with what was admitted meanwhile",
     ),
     (
         "portcullis_ratelimit_degraded_total",
@@ -123,6 +141,9 @@ pub(crate) struct Metrics {
     pub(crate) store_duration: Histogram,
     pub(crate) store_errors: IntCounterVec,
     pub(crate) remembered: IntCounter,
+    pub(crate) leased: IntCounter,
+    pub(crate) instances: IntGauge,
+    pub(crate) uncharged: IntCounter,
     pub(crate) degraded: IntCounterVec,
     pub(crate) jwks_age: IntGaugeVec,
     pub(crate) jwks_refresh: IntCounterVec,
@@ -152,75 +173,43 @@ impl Metrics {
     /// # Errors
     /// When a family is named twice or not in [`FAMILIES`]; a test holds that this does not happen.
     pub(crate) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let family = |name: &str| {
-            FAMILIES
-                .iter()
-                .find(|(known, ..)| *known == name)
-                .map(|(name, _, labels, help)| (Opts::new(*name, *help), *labels))
-                .ok_or_else(|| prometheus::Error::Msg(format!("{name} is not in FAMILIES")))
-        };
-        let counters = |name: &str| -> prometheus::Result<IntCounterVec> {
-            let (opts, labels) = family(name)?;
-            let vec = IntCounterVec::new(opts, labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec)
-        };
-        let gauges = |name: &str| -> prometheus::Result<IntGaugeVec> {
-            let (opts, labels) = family(name)?;
-            let vec = IntGaugeVec::new(opts, labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec)
-        };
-        let gauge = |name: &str| -> prometheus::Result<IntGauge> {
-            let one = IntGauge::with_opts(family(name)?.0)?;
-            registry.register(Box::new(one.clone()))?;
-            Ok(one)
-        };
-        let counter = |name: &str| -> prometheus::Result<IntCounter> {
-            let one = IntCounter::with_opts(family(name)?.0)?;
-            registry.register(Box::new(one.clone()))?;
-            Ok(one)
-        };
-        let histogram = |name: &str| -> prometheus::Result<Histogram> {
-            let (opts, labels) = family(name)?;
-            let vec = HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec.with_label_values::<&str>(&[]))
-        };
-        gauges("portcullis_build_info")?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let to = Families(Registry::new());
+        to.gauges("portcullis_build_info")?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            generation: gauge("portcullis_config_generation")?,
-            reloads: counters("portcullis_config_reloads_total")?,
-            reload_ok: gauge("portcullis_config_last_reload_success")?,
-            reload_time: gauge("portcullis_config_last_reload_timestamp_seconds")?,
-            requests: counters("portcullis_requests_total")?,
-            duration: histogram("portcullis_request_duration_seconds")?,
-            overhead: histogram("portcullis_overhead_seconds")?,
-            in_flight: gauge("portcullis_requests_in_flight")?,
-            decisions: DecisionCounters::new(counters("portcullis_decisions_total")?),
-            store_up: gauge("portcullis_ratelimit_store_up")?,
-            store_duration: histogram("portcullis_ratelimit_store_duration_seconds")?,
-            store_errors: counters("portcullis_ratelimit_store_errors_total")?,
-            remembered: counter("portcullis_ratelimit_remembered_total")?,
-            degraded: counters("portcullis_ratelimit_degraded_total")?,
-            jwks_age: gauges("portcullis_jwks_age_seconds")?,
-            jwks_refresh: counters("portcullis_jwks_refresh_total")?,
-            api_keys_ok: gauge("portcullis_api_keys_last_load_success")?,
-            blocks_active: gauge("portcullis_blocks_active")?,
-            blocks: counters("portcullis_blocks_total")?,
-            violations_alone: counter("portcullis_violations_alone_total")?,
-            cert_not_after: gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,
-            handshakes: counters("portcullis_tls_handshakes_total")?,
-            connections: gauges("portcullis_connections_open")?,
-            connections_refused: counters("portcullis_connections_refused_total")?,
-            heads_refused: counters("portcullis_heads_refused_total")?,
-            upstream_requests: counters("portcullis_upstream_requests_total")?,
-            upstream_up: gauges("portcullis_upstream_up")?,
-            upstream_retries: counters("portcullis_upstream_retries_total")?,
-            log_dropped: counters("portcullis_log_dropped_total")?,
-            label_overflow: counter("portcullis_label_overflow_total")?,
-            registry,
+            generation: to.gauge("portcullis_config_generation")?,
+            reloads: to.counters("portcullis_config_reloads_total")?,
+            reload_ok: to.gauge("portcullis_config_last_reload_success")?,
+            reload_time: to.gauge("portcullis_config_last_reload_timestamp_seconds")?,
+            requests: to.counters("portcullis_requests_total")?,
+            duration: to.histogram("portcullis_request_duration_seconds")?,
+            overhead: to.histogram("portcullis_overhead_seconds")?,
+            in_flight: to.gauge("portcullis_requests_in_flight")?,
+            decisions: DecisionCounters::new(to.counters("portcullis_decisions_total")?),
+            store_up: to.gauge("portcullis_ratelimit_store_up")?,
+            store_duration: to.histogram("portcullis_ratelimit_store_duration_seconds")?,
+            store_errors: to.counters("portcullis_ratelimit_store_errors_total")?,
+            remembered: to.counter("portcullis_ratelimit_remembered_total")?,
+            leased: to.counter("portcullis_ratelimit_leased_total")?,
+            instances: to.gauge("portcullis_ratelimit_instances")?,
+            uncharged: to.counter("portcullis_ratelimit_uncharged_total")?,
+            degraded: to.counters("portcullis_ratelimit_degraded_total")?,
+            jwks_age: to.gauges("portcullis_jwks_age_seconds")?,
+            jwks_refresh: to.counters("portcullis_jwks_refresh_total")?,
+            api_keys_ok: to.gauge("portcullis_api_keys_last_load_success")?,
+            blocks_active: to.gauge("portcullis_blocks_active")?,
+            blocks: to.counters("portcullis_blocks_total")?,
+            violations_alone: to.counter("portcullis_violations_alone_total")?,
+            cert_not_after: to.gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,
+            handshakes: to.counters("portcullis_tls_handshakes_total")?,
+            connections: to.gauges("portcullis_connections_open")?,
+            connections_refused: to.counters("portcullis_connections_refused_total")?,
+            heads_refused: to.counters("portcullis_heads_refused_total")?,
+            upstream_requests: to.counters("portcullis_upstream_requests_total")?,
+            upstream_up: to.gauges("portcullis_upstream_up")?,
+            upstream_retries: to.counters("portcullis_upstream_retries_total")?,
+            log_dropped: to.counters("portcullis_log_dropped_total")?,
+            label_overflow: to.counter("portcullis_label_overflow_total")?,
+            registry: to.0,
         })
     }
 
@@ -235,6 +224,48 @@ impl Metrics {
                 Vec::new()
             }
         }
+    }
+}
+
+/// What families are registered with.
+struct Families(Registry);
+
+impl Families {
+    fn of(name: &str) -> prometheus::Result<(Opts, &'static [&'static str])> {
+        FAMILIES
+            .iter()
+            .find(|(known, ..)| *known == name)
+            .map(|(name, _, labels, help)| (Opts::new(*name, *help), *labels))
+            .ok_or_else(|| prometheus::Error::Msg(format!("{name} is not in FAMILIES")))
+    }
+
+    fn register<T: Collector + Clone + 'static>(&self, family: T) -> prometheus::Result<T> {
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn counters(&self, name: &str) -> prometheus::Result<IntCounterVec> {
+        let (opts, labels) = Self::of(name)?;
+        self.register(IntCounterVec::new(opts, labels)?)
+    }
+
+    fn gauges(&self, name: &str) -> prometheus::Result<IntGaugeVec> {
+        let (opts, labels) = Self::of(name)?;
+        self.register(IntGaugeVec::new(opts, labels)?)
+    }
+
+    fn gauge(&self, name: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::with_opts(Self::of(name)?.0)?)
+    }
+
+    fn counter(&self, name: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::with_opts(Self::of(name)?.0)?)
+    }
+
+    fn histogram(&self, name: &str) -> prometheus::Result<Histogram> {
+        let (opts, labels) = Self::of(name)?;
+        let vec = self.register(HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)?)?;
+        Ok(vec.with_label_values::<&str>(&[]))
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn run(config: &Path, options: Options) -> anyhow::Result<()> {
     }
     tracing::info!(event = "start", version = env!("CARGO_PKG_VERSION"), config = %config.display(), threads = options.threads, "the gateway starts");
     server.run(RunArgs::default());
+    runtime.leave_store();
     runtime.gateway.access.close();
     tracing::info!(event = "stop", "the gateway has stopped");
     Ok(())

@@ -115,8 +115,8 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
         && settled.stores.instances.get() == 1
     {
         say(&format!(
-            "{}: note: `stores.instances` is 1: a limit with consistency = \"local\", and each limit while the store is away, \
-             is enforced whole by every gateway",
+            "{}: note: `stores.instances` is 1: a gateway that has not heard yet how many there are, as after a start while the \
+             store is away, enforces every limit whole",
             config.display()
         ))?;
     }

@@ -29,8 +29,12 @@ pub(crate) fn start(
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;
     let fingerprint = stores.key.as_ref().map(|key| KeyHasher::deployment(key).fingerprint());
-    let options =
-        Options { deadline: stores.deadline.duration(), fingerprint, ..Options::new(url, stores.prefix.clone()) };
+    let options = Options {
+        deadline: stores.deadline.duration(),
+        instances: stores.instances,
+        fingerprint,
+        ..Options::new(url, stores.prefix.clone())
+    };
     let counters = RedisCounters::start(options, metrics.clone(), runtime.handle())?;
     Ok((Some(runtime), Some(Arc::new(counters))))
 }
@@ -44,9 +48,7 @@ pub(crate) fn limits(
     let table = Arc::new(Table::new(SLOTS));
     match (redis, &stores.key) {
         (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), table)),
-        (Some(redis), Some(key)) => {
-            Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), stores.instances, key))
-        }
+        (Some(redis), Some(key)) => Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), key)),
         (Some(_), None) => Err(anyhow!(NO_KEY)),
     }
 }

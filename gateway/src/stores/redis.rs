@@ -9,10 +9,16 @@ mod bans;
 mod batch;
 mod breaker;
 mod call;
+mod counters;
 mod denied;
+mod fleet;
+mod hot;
+mod lease;
+mod settle;
 mod watch;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,18 +29,22 @@ use std::{
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use portcullis_plugins::rate_limit::{Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
+use portcullis_api::Micros;
+use portcullis_plugins::rate_limit::{Leasing, StoreFault};
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };
 
-use batch::{Sent, Waiting};
+use batch::Waiting;
 use breaker::Breaker;
-use call::{Ask, SCRIPT};
+use call::{Ask, Asked, Given, SCRIPT};
 use denied::Denials;
+use fleet::Fleet;
+use lease::Leases;
+use settle::Debts;
 
 use crate::metrics::Metrics;
 
@@ -57,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) deadline: Duration,
     /// Calls that may wait at the same time; one more fails at once.
     pub(crate) in_flight_max: usize,
+    /// How many gateways the operator says there are.
+    pub(crate) instances: NonZeroU32,
     /// Tells this deployment's key from others. Gateways with another key count apart, and are told of.
     pub(crate) fingerprint: Option<u128>,
     /// PEM roots for `rediss://`; the system's when not given.
@@ -66,7 +78,8 @@ pub(crate) struct Options {
 impl Options {
     /// 25 ms, 512 calls, the system's roots.
     pub(crate) fn new(url: String, prefix: String) -> Self {
-        Self { url, prefix, deadline: Duration::from_millis(25), in_flight_max: 512, fingerprint: None, roots: None }
+        let deadline = Duration::from_millis(25);
+        Self { url, prefix, deadline, in_flight_max: 512, instances: NonZeroU32::MIN, fingerprint: None, roots: None }
     }
 }
 
@@ -93,12 +106,12 @@ pub(crate) enum Health {
 pub(crate) struct RedisCounters {
     inner: Arc<Inner>,
     queue: mpsc::UnboundedSender<Waiting>,
-    watch: JoinHandle<()>,
+    behind: [JoinHandle<()>; 3],
 }
 
 impl Drop for RedisCounters {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.behind.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -109,7 +122,12 @@ struct Inner {
     fingerprint: Option<String>,
     /// A gateway with another key was connected last before this one.
     other_key: AtomicBool,
+    epoch: Instant,
+    expected: NonZeroU32,
+    fleet: Fleet,
     denials: Denials,
+    leases: Leases,
+    debts: Debts,
     metrics: Arc<Metrics>,
     permits: Semaphore,
     live: ArcSwapOption<aio::MultiplexedConnection>,
@@ -133,7 +151,7 @@ enum Miss {
 impl RedisCounters {
     /// Starts. Connects behind the traffic, on `runtime`: a Redis that is away keeps nobody from starting.
     pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoUrl> {
-        let Options { url, prefix, deadline, in_flight_max, fingerprint, roots } = options;
+        let Options { url, prefix, deadline, in_flight_max, instances, fingerprint, roots } = options;
         let client = client(url, roots).map_err(|_| NoUrl)?;
         let inner = Arc::new(Inner {
             keys: format!("{prefix}:{{{prefix}}}:"),
@@ -141,7 +159,12 @@ impl RedisCounters {
             deadline,
             fingerprint: fingerprint.map(|fingerprint| format!("{fingerprint:032x}")),
             other_key: AtomicBool::new(false),
+            epoch: Instant::now(),
+            expected: instances,
+            fleet: Fleet::new(),
             denials: Denials::new(Instant::now()),
+            leases: Leases::new(),
+            debts: Debts::default(),
             metrics,
             permits: Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)),
             live: ArcSwapOption::empty(),
@@ -149,16 +172,29 @@ impl RedisCounters {
             wake: Notify::new(),
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
-        let watch = runtime.spawn(watch::watch(inner.clone(), client));
+        let behind = [
+            runtime.spawn(watch::watch(inner.clone(), client)),
+            runtime.spawn(settle::run(inner.clone())),
+            runtime.spawn(fleet::run(inner.clone())),
+        ];
         // Bounded by the permits of those who wait.
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
-        Ok(Self { inner, queue, watch })
+        Ok(Self { inner, queue, behind })
     }
 
     /// Whether a gateway with another `stores.key` counts under the same prefix, as far as this one has seen.
     pub(crate) fn has_other_key(&self) -> bool {
         self.inner.other_key.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what was taken ahead and says that this gateway goes. Waits no longer than requests do.
+    pub(crate) async fn leave(&self) {
+        if let Some(live) = self.inner.live.load_full() {
+            // What cannot be given back flows in by itself.
+            drop(settle::all(&self.inner, &live).await);
+            fleet::leave(&self.inner, &live).await;
+        }
     }
 
     /// How the store stands.
@@ -167,106 +203,44 @@ impl RedisCounters {
     }
 }
 
-impl SharedCounters for RedisCounters {
-    fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
-        Box::pin(self.levels(buckets))
-    }
-
-    fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
-        let mut look = ::redis::pipe();
-        look.cmd("TIME").cmd("GET").arg(call::key(bucket, &self.inner.keys));
-        Box::pin(async move {
-            let ((seconds, micros), stored): ((u64, u64), Option<u64>) =
-                self.operate(async |mut live| look.query_async(&mut live).await).await?;
-            let now = seconds.saturating_mul(1_000_000).saturating_add(micros);
-            Ok(Level::at_rest(bucket.rate, stored.unwrap_or(0), now))
-        })
-    }
-
-    fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a> {
-        let mut delete = ::redis::cmd("DEL");
-        delete.arg(call::key(bucket, &self.inner.keys));
-        Box::pin(async move {
-            let () = self.operate(async |mut live| delete.query_async(&mut live).await).await?;
-            self.inner.denials.forget(bucket.key);
-            Ok(())
-        })
-    }
-}
-
-impl RedisCounters {
-    /// An operator's command. It may take longer than a request may wait, and says nothing to the breaker.
-    async fn operate<T>(
-        &self,
-        command: impl AsyncFnOnce(aio::MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, StoreFault> {
-        let Some(live) = self.inner.live.load_full() else { return Err(StoreFault::Away) };
-        match timeout(CONNECT_TIMEOUT, command(aio::MultiplexedConnection::clone(&live))).await {
-            Ok(answer) => answer.map_err(|error| StoreFault::Refused(said(&error))),
-            Err(_) => Err(StoreFault::Late),
-        }
-    }
-
-    /// From memory where the answer is known, else from Redis.
-    async fn levels(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
-        let inner = &self.inner;
-        if let Some(levels) = inner.denials.answer(buckets, Instant::now()) {
-            inner.metrics.remembered.inc();
-            return Ok(levels);
-        }
-        self.ask(buckets).await.inspect_err(|fault| {
-            let kind = match fault {
-                StoreFault::Away => "gone",
-                StoreFault::Late => "late",
-                StoreFault::Busy => "busy",
-                StoreFault::Refused(_) => "refused",
-            };
-            inner.metrics.store_errors.with_label_values(&[kind]).inc();
-        })
-    }
-
-    async fn ask(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
-        let inner = &self.inner;
-        if inner.breaker.is_open() {
-            return Err(StoreFault::Away);
-        }
-        let Some(live) = inner.live.load_full() else { return Err(StoreFault::Away) };
-        // Bounds what waits on a server that hangs.
-        let _permit = inner.permits.try_acquire().map_err(|_| StoreFault::Busy)?;
-        let (answer, answered) = oneshot::channel();
-        let sent = Arc::new(Sent::default());
-        let waiting = Waiting { ask: Ask::of(buckets, &inner.keys), sent: sent.clone(), answer };
-        self.queue.send(waiting).map_err(|_| StoreFault::Away)?;
-        match timeout(inner.deadline, answered).await {
-            Ok(Ok(Ok(levels))) => {
-                inner.denials.remember(buckets, &levels, Instant::now());
-                Ok(levels)
-            }
-            Err(_) if !sent.is_late(inner.deadline) => Err(StoreFault::Busy),
-            Err(_) | Ok(Ok(Err(Miss::Late))) => {
-                inner.note(&live, &Err(Miss::Late));
-                Err(StoreFault::Late)
-            }
-            Ok(Ok(Err(miss))) => Err(miss.into()),
-            Ok(Err(_)) => Err(StoreFault::Away),
-        }
-    }
-}
-
 impl Inner {
+    /// Microseconds since the start.
+    fn now(&self) -> Micros {
+        Micros::try_from(self.epoch.elapsed().as_micros()).unwrap_or(Micros::MAX)
+    }
+
+    fn instances(&self) -> NonZeroU32 {
+        self.fleet.instances(self.expected)
+    }
+
+    /// What an answer of Redis says for the calls to come.
+    fn learn(&self, asked: &Asked, given: &Given) {
+        match asked.leasing {
+            Leasing::Never => {}
+            Leasing::Allowed => {
+                self.leases.granted(&asked.name, asked.key, asked.rate, given.level, given.ahead, self.now());
+                if given.ahead > 0 {
+                    self.denials.forget(asked.key);
+                }
+            }
+        }
+    }
+
     /// One run of the script under the deadline. `clock` is a test's, in microseconds.
     async fn call(
         &self,
         live: &aio::MultiplexedConnection,
         batch: &[&Ask],
         clock: Option<u64>,
-    ) -> Result<Vec<Vec<Level>>, Miss> {
+    ) -> Result<Vec<Vec<Given>>, Miss> {
         let mut connection = live.clone();
+        // Half of one gateway's part of what is left.
+        let parts = self.instances().get().saturating_mul(2);
         let asked = async {
-            match call::command("EVALSHA", &self.evalsha, batch, clock).query_async(&mut connection).await {
+            match call::command("EVALSHA", &self.evalsha, batch, parts, clock).query_async(&mut connection).await {
                 // The server forgets scripts when it restarts and on SCRIPT FLUSH. Nothing was taken: ask again, whole.
                 Err(error) if error.code() == Some("NOSCRIPT") => {
-                    call::command("EVAL", SCRIPT, batch, clock).query_async(&mut connection).await
+                    call::command("EVAL", SCRIPT, batch, parts, clock).query_async(&mut connection).await
                 }
                 answer => answer,
             }
@@ -276,7 +250,7 @@ impl Inner {
             Ok(Err(error)) => return Err(Miss::of(&error)),
             Ok(Ok(reply)) => reply,
         };
-        call::levels(&reply, batch).ok_or_else(|| Miss::Refused("an answer it does not have".to_owned()))
+        call::given(&reply, batch).ok_or_else(|| Miss::Refused("an answer it does not have".to_owned()))
     }
 
     /// Tells breaker and watch what came of a call. A straggler of a connection that was left says nothing of the

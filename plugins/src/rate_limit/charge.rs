@@ -6,7 +6,7 @@ use portcullis_api::{Clock, ControlName, Fault, Micros, Mode, Secret, TenantId};
 
 use super::{
     Consistency, Excess, KeyHasher, OnStoreFailure, Table,
-    counters::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault},
+    counters::{Answer, Binding, Bucket, Leasing, Level, SharedCounters, StoreFault},
     define::Rule,
     keys::Origin,
     told::{Counted, CountedAt, Note, NoteKind, Standing},
@@ -21,13 +21,7 @@ pub struct Needs {
     /// The buckets, or the local shares while a shared store is away.
     table: Arc<Table>,
     hasher: Arc<KeyHasher>,
-    shared: Option<Shared>,
-}
-
-#[derive(Clone)]
-struct Shared {
-    counters: Arc<dyn SharedCounters>,
-    instances: NonZeroU32,
+    shared: Option<Arc<dyn SharedCounters>>,
 }
 
 impl Needs {
@@ -37,27 +31,11 @@ impl Needs {
         Self { clock, table, hasher: Arc::new(KeyHasher::process()), shared: None }
     }
 
-    /// Buckets in a store that `instances` gateways share, under the deployment's key, which all of them have. `table`
-    /// holds the local shares while the store is away.
+    /// Buckets in a store that gateways share, under the deployment's key, which all of them have. `table` holds the local
+    /// shares.
     #[must_use]
-    pub fn shared(
-        clock: Arc<dyn Clock>,
-        table: Arc<Table>,
-        counters: Arc<dyn SharedCounters>,
-        instances: NonZeroU32,
-        key: &Secret,
-    ) -> Self {
-        let hasher = Arc::new(KeyHasher::deployment(key));
-        Self { clock, table, hasher, shared: Some(Shared { counters, instances }) }
-    }
-
-    /// The same buckets, shared by another number of gateways: for a reload that changed it.
-    #[must_use]
-    pub fn among(mut self, instances: NonZeroU32) -> Self {
-        if let Some(shared) = &mut self.shared {
-            shared.instances = instances;
-        }
-        self
+    pub fn shared(clock: Arc<dyn Clock>, table: Arc<Table>, counters: Arc<dyn SharedCounters>, key: &Secret) -> Self {
+        Self { clock, table, hasher: Arc::new(KeyHasher::deployment(key)), shared: Some(counters) }
     }
 }
 
@@ -80,9 +58,11 @@ impl Needs {
         let asked = Asked { rule, numbers, key };
         let now = self.clock.now();
         match (&self.shared, rule.consistency) {
-            (None, Consistency::Exact | Consistency::Local) => (asked.bucket(), Place::Memory(&self.table, now)),
-            (Some(shared), Consistency::Local) => (asked.share(shared.instances), Place::Share(&self.table, now)),
-            (Some(shared), Consistency::Exact) => (asked.bucket(), Place::Shared(&*shared.counters)),
+            (None, Consistency::Exact | Consistency::Leased | Consistency::Local) => {
+                (asked.bucket(), Place::Memory(&self.table, now))
+            }
+            (Some(shared), Consistency::Local) => (asked.share(shared.instances()), Place::Share(&self.table, now)),
+            (Some(shared), Consistency::Exact | Consistency::Leased) => (asked.bucket(), Place::Shared(&**shared)),
         }
     }
 }
@@ -100,7 +80,11 @@ impl<'r> Asked<'r> {
             Mode::Enforce => Binding::Together,
             Mode::Shadow => Binding::Alone,
         };
-        Bucket { rule: &self.rule.name, key: self.key, rate: self.numbers.rate(), binding }
+        let leasing = match self.rule.consistency {
+            Consistency::Leased => Leasing::Allowed,
+            Consistency::Exact | Consistency::Local => Leasing::Never,
+        };
+        Bucket { rule: &self.rule.name, key: self.key, rate: self.numbers.rate(), binding, leasing }
     }
 
     /// The same bucket with one instance's share of the numbers.
@@ -123,48 +107,53 @@ pub(crate) async fn charge<'r>(
             Asked { rule, numbers, key: rule.key(numbers, &origin, &needs.hasher) }
         })
         .collect();
-    let Some(shared) = &needs.shared else {
+    let Some(shared) = needs.shared.as_deref() else {
         let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
         let levels = needs.take(needs.clock.now(), &buckets);
         return Ok(Judged::of(&asked, &levels).verdict(CountedAt::Memory));
     };
-    let (local, exact): (Vec<_>, Vec<_>) =
+    let (local, asked): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
-    let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(shared.instances)).collect();
+    if local.is_empty() {
+        let (judged, at) = together(control, needs, shared, asked).await?;
+        return Ok(judged.verdict(at));
+    }
+    let instances = shared.instances();
+    let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(instances)).collect();
     let taken = needs.clock.now();
     let levels = needs.take(taken, &shares);
     let mut judged = Judged::of(&local, &levels);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
-        judged.add(Judged::of(&exact, &vec![Level::UNASKED; exact.len()]));
+        judged.add(Judged::of(&asked, &vec![Level::UNASKED; asked.len()]));
         return Ok(judged.verdict(CountedAt::Share));
     }
-    let (of_exact, at) = match exactly(control, needs, shared, exact).await {
+    let (of_store, at) = match together(control, needs, shared, asked).await {
         Ok(judged) => judged,
         Err(fault) => {
             needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
             return Err(fault);
         }
     };
-    if of_exact.is_short() {
+    if of_store.is_short() {
         needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
     }
-    judged.add(of_exact);
+    judged.add(of_store);
     Ok(judged.verdict(at))
 }
 
 /// Asks the store, or does what each rule says for the time when it is away.
-async fn exactly<'r>(
+async fn together<'r>(
     control: ControlName,
     needs: &Needs,
-    shared: &Shared,
+    shared: &dyn SharedCounters,
     asked: Vec<Asked<'r>>,
 ) -> Result<(Judged, CountedAt), Fault> {
     if asked.is_empty() {
         return Ok((Judged::default(), CountedAt::Share));
     }
     let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
-    match shared.counters.take(&buckets).await {
+    match shared.take(&buckets).await {
         Ok(levels) if is_answer(&levels, asked.len()) => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
         Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer that does not fit".into())),
         Err(fault) => locally(control, needs, shared, asked, &fault),
@@ -181,7 +170,7 @@ fn is_answer(levels: &[Level], buckets: usize) -> bool {
 fn locally(
     control: ControlName,
     needs: &Needs,
-    shared: &Shared,
+    shared: &dyn SharedCounters,
     asked: Vec<Asked<'_>>,
     why: &StoreFault,
 ) -> Result<(Judged, CountedAt), Fault> {
@@ -206,10 +195,26 @@ fn locally(
             }
         }
     }
-    let buckets: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(shared.instances)).collect();
-    let mut judged = Judged::of(&counted, &needs.take(needs.clock.now(), &buckets));
+    let instances = shared.instances();
+    let shares: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(instances)).collect();
+    let levels = needs.take(needs.clock.now(), &shares);
+    owe(shared, &counted, &shares, &levels, why);
+    let mut judged = Judged::of(&counted, &levels);
     notes.append(&mut judged.notes);
     Ok((Judged { notes, ..judged }, CountedAt::LocalShare))
+}
+
+/// What was charged here is charged to the store when it is back. A call that was only late may have been counted there.
+fn owe(shared: &dyn SharedCounters, counted: &[Asked<'_>], shares: &[Bucket<'_>], levels: &[Level], why: &StoreFault) {
+    match why {
+        StoreFault::Late => return,
+        StoreFault::Away | StoreFault::Busy | StoreFault::Refused(_) => {}
+    }
+    for ((asked, share), level) in counted.iter().zip(shares).zip(levels) {
+        if level.answer == Answer::Charged {
+            shared.owe(&asked.bucket(), share.rate, level.reset_after);
+        }
+    }
 }
 
 impl Needs {

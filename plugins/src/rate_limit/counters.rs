@@ -1,6 +1,6 @@
 //! What is asked of a store of counters, and what it answers. The table in memory and Redis answer alike.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, num::NonZeroU32, pin::Pin};
 
 use portcullis_api::Micros;
 
@@ -17,6 +17,17 @@ pub struct Bucket<'r> {
     pub rate: Rate,
     /// Whether its lack of a token keeps the others from being charged.
     pub binding: Binding,
+    /// Whether tokens may be taken ahead of the requests that will spend them.
+    pub leasing: Leasing,
+}
+
+/// Whether a gateway may take tokens of a bucket ahead, and spend them without asking again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Leasing {
+    /// Each request is asked for.
+    Never,
+    /// The store may keep some at hand, debited where all count.
+    Allowed,
 }
 
 /// How buckets of one call hang together.
@@ -112,4 +123,11 @@ pub trait SharedCounters: Send + Sync + 'static {
 
     /// Fills a bucket, for an operator.
     fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a>;
+
+    /// How many gateways count there, as far as this one has heard.
+    fn instances(&self) -> NonZeroU32;
+
+    /// Charges `bucket`, once the store answers again, with what still stands of this gateway's share of it by then. The
+    /// share is full again after `full_in`.
+    fn owe(&self, bucket: &Bucket<'_>, share: Rate, full_in: Micros);
 }

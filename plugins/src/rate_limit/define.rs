@@ -127,7 +127,7 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
         );
     }
     match (consistency, on_store_failure) {
-        (Consistency::Exact, _) | (Consistency::Local, OnStoreFailure::LocalShare) => {}
+        (Consistency::Exact | Consistency::Leased, _) | (Consistency::Local, OnStoreFailure::LocalShare) => {}
         (Consistency::Local, OnStoreFailure::Deny | OnStoreFailure::Allow(_)) => issues.push_help(
             "limits.never_asked",
             &key.span,

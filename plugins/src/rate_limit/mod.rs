@@ -23,7 +23,7 @@ use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, I
 
 pub use charge::Needs;
 pub(crate) use charge::charge;
-pub use counters::{Answer, Binding, Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
+pub use counters::{Answer, Binding, Bucket, Clearing, Leasing, Level, Peeking, SharedCounters, StoreFault, Taking};
 pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
 pub use inspect::{InspectError, Named, Seen};

@@ -27,8 +27,9 @@ pub struct Limit {
     /// `enforce` or `shadow`.
     #[serde(default)]
     pub mode: Mode,
-    /// `"exact"` counts with all gateways of the deployment together, in the shared store. `"local"` never asks it: each
-    /// gateway enforces its share, the limit divided by `stores.instances`. With counters in memory both are the same.
+    /// `"exact"` counts with all gateways of the deployment together, in the shared store. `"leased"` does too, and takes
+    /// some requests of a busy bucket ahead, so that most are not asked for. `"local"` never asks the store: each gateway
+    /// enforces its share, the limit divided by the number of gateways. With counters in memory all are the same.
     #[serde(default)]
     pub consistency: Consistency,
     /// What happens when the shared store does not answer in time: `"local_share"` (each instance enforces its share),
@@ -111,9 +112,11 @@ impl<'de> Deserialize<'de> for KeyPart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// In the store, for all of them.
+    /// In the store, for all of them, each request by itself.
     #[default]
     Exact,
+    /// In the store, for all of them, some requests of a busy bucket ahead.
+    Leased,
     /// In each gateway, its share.
     Local,
 }

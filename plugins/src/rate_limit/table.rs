@@ -192,6 +192,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::rate_limit::Leasing;
 
     const NOW: Micros = 3_600_000_000;
 
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn bucket(n: u64, rate: Rate, binding: Binding) -> Bucket<'static> {
-        Bucket { rule: "r", key: key(n), rate, binding }
+        Bucket { rule: "r", key: key(n), rate, binding, leasing: Leasing::Never }
     }
 
     fn answers(levels: &[Level]) -> Vec<Answer> {

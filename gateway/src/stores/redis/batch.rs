@@ -13,7 +13,10 @@ use std::{
 use portcullis_plugins::rate_limit::Level;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver, oneshot};
 
-use super::{Inner, Miss, call::Ask};
+use super::{
+    Inner, Miss,
+    call::{Ask, Given},
+};
 
 /// Batches on their way: enough that a call need not wait for a slow round trip of others before it is sent.
 const UNDER_WAY_MAX: usize = 8;
@@ -25,7 +28,14 @@ const BUCKETS_MAX: usize = 64;
 pub(super) struct Waiting {
     pub(super) ask: Ask,
     pub(super) sent: Arc<Sent>,
-    pub(super) answer: oneshot::Sender<Result<Vec<Level>, Miss>>,
+    pub(super) to: To,
+}
+
+/// Who waits for the answer.
+pub(super) enum To {
+    Request(oneshot::Sender<Result<Vec<Level>, Miss>>),
+    /// Tokens that are taken ahead.
+    Nobody,
 }
 
 /// When a call was sent, for the one who waits: what waits in the queue says nothing of the server.
@@ -45,15 +55,15 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
     let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     while let Some(first) = queue.recv().await {
         let Ok(slot) = under_way.clone().acquire_owned().await else { return };
-        let mut buckets = first.ask.buckets();
+        let mut buckets = first.ask.buckets().len();
         let mut batch = vec![first];
         while buckets < BUCKETS_MAX
             && let Ok(next) = queue.try_recv()
         {
-            buckets = buckets.saturating_add(next.ask.buckets());
+            buckets = buckets.saturating_add(next.ask.buckets().len());
             batch.push(next);
         }
-        batch.retain(|waiting| !waiting.answer.is_closed());
+        batch.retain(Waiting::is_waited_for);
         if !batch.is_empty() {
             let now = Instant::now();
             for waiting in &batch {
@@ -67,32 +77,56 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
 /// Sends a batch and tells each call what came of it. A call that was late tells the breaker itself.
 async fn send(inner: Arc<Inner>, batch: Vec<Waiting>, _slot: OwnedSemaphorePermit) {
     let Some(live) = inner.live.load_full() else {
-        return batch.into_iter().for_each(|waiting| waiting.tell(Err(Miss::Gone("not connected".to_owned()))));
+        return batch.into_iter().for_each(|waiting| waiting.tell(&inner, Err(Miss::Gone("not connected".to_owned()))));
     };
     let asks: Vec<&Ask> = batch.iter().map(|waiting| &waiting.ask).collect();
     let start = Instant::now();
     let result = inner.call(&live, &asks, None).await;
     inner.metrics.store_duration.observe(start.elapsed().as_secs_f64());
     match result {
-        Ok(levels) => {
+        Ok(given) => {
             inner.note(&live, &Ok(()));
-            batch.into_iter().zip(levels).for_each(|(waiting, levels)| waiting.tell(Ok(levels)));
+            batch.into_iter().zip(given).for_each(|(waiting, given)| waiting.tell(&inner, Ok(given)));
         }
         Err(miss) => {
             for waiting in batch {
                 if miss != Miss::Late {
                     inner.note(&live, &Err(miss.clone()));
                 }
-                waiting.tell(Err(miss.clone()));
+                waiting.tell(&inner, Err(miss.clone()));
             }
         }
     }
 }
 
 impl Waiting {
-    fn tell(self, result: Result<Vec<Level>, Miss>) {
-        // A request that gave up is not there to hear it.
-        drop(self.answer.send(result));
+    fn is_waited_for(&self) -> bool {
+        match &self.to {
+            To::Request(answer) => !answer.is_closed(),
+            To::Nobody => true,
+        }
+    }
+
+    /// What was given ahead is kept, also when the request gave up meanwhile.
+    fn tell(self, inner: &Inner, result: Result<Vec<Given>, Miss>) {
+        let buckets = self.ask.buckets();
+        let result = match result {
+            Ok(given) => {
+                for (asked, given) in buckets.iter().zip(&given) {
+                    inner.learn(asked, given);
+                }
+                Ok(given.into_iter().map(|given| given.level).collect())
+            }
+            Err(miss) => {
+                buckets.iter().for_each(|asked| inner.leases.failed(asked.key));
+                Err(miss)
+            }
+        };
+        match self.to {
+            // A request that gave up is not there to hear it.
+            To::Request(answer) => drop(answer.send(result)),
+            To::Nobody => {}
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! One run of the script: what is asked, as Redis reads it, and its answer, as it writes it.
 
+use std::sync::Arc;
+
 use ::redis::Cmd;
-use portcullis_api::Micros;
-use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level};
+use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level, Rate};
 
 pub(super) const SCRIPT: &str = include_str!("../take.lua");
 
@@ -10,72 +11,107 @@ pub(super) const SCRIPT: &str = include_str!("../take.lua");
 #[derive(Debug)]
 pub(super) struct Ask(Vec<Asked>);
 
+/// What is wanted of one bucket.
 #[derive(Debug)]
-struct Asked {
-    key: String,
-    interval: Micros,
-    burst: u32,
-    cost: u32,
-    binding: Binding,
+pub(super) struct Asked {
+    pub(super) name: Arc<str>,
+    pub(super) key: u128,
+    pub(super) rate: Rate,
+    pub(super) leasing: Leasing,
+    want: Want,
+    /// For how many requests besides.
+    ahead: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Together,
+    Alone,
+    /// No request waits: only what is taken ahead.
+    Ahead,
 }
 
 impl Ask {
-    pub(super) fn of(buckets: &[Bucket<'_>], prefix: &str) -> Self {
-        let asked = |bucket: &Bucket<'_>| Asked {
-            key: key(bucket, prefix),
-            interval: bucket.rate.interval(),
-            burst: bucket.rate.burst(),
-            cost: bucket.rate.cost(),
-            binding: bucket.binding,
-        };
-        Self(buckets.iter().map(asked).collect())
+    /// For a request.
+    pub(super) fn of(buckets: &[Bucket<'_>], keys: &str) -> Self {
+        Self(buckets.iter().map(|bucket| Asked::of(bucket, keys, 0)).collect())
     }
 
-    pub(super) fn buckets(&self) -> usize {
-        self.0.len()
+    /// For a request, and besides for as many as stand beside each bucket.
+    pub(super) fn with_ahead(buckets: &[(Bucket<'_>, u32)], keys: &str) -> Self {
+        Self(buckets.iter().map(|(bucket, ahead)| Asked::of(bucket, keys, *ahead)).collect())
+    }
+
+    /// For requests to come.
+    pub(super) fn ahead(bucket: &Bucket<'_>, keys: &str, ahead: u32) -> Self {
+        Self(vec![Asked { want: Want::Ahead, ..Asked::of(bucket, keys, ahead) }])
+    }
+
+    pub(super) fn buckets(&self) -> &[Asked] {
+        &self.0
+    }
+}
+
+impl Asked {
+    fn of(bucket: &Bucket<'_>, keys: &str, ahead: u32) -> Self {
+        let want = match bucket.binding {
+            Binding::Together => Want::Together,
+            Binding::Alone => Want::Alone,
+        };
+        let Bucket { rule: _, key, rate, binding: _, leasing } = *bucket;
+        Self { name: self::key(bucket, keys).into(), key, rate, leasing, want, ahead }
     }
 }
 
 /// `PREFIXrule:hash`.
-pub(super) fn key(&Bucket { rule, key, .. }: &Bucket<'_>, prefix: &str) -> String {
-    format!("{prefix}{rule}:{key:032x}")
+pub(super) fn key(bucket: &Bucket<'_>, keys: &str) -> String {
+    format!("{keys}{}:{:032x}", bucket.rule, bucket.key)
 }
 
-/// The command for a batch. `clock` is a test's, in microseconds.
-pub(super) fn command(verb: &str, script: &str, batch: &[&Ask], clock: Option<u64>) -> Cmd {
+/// The command for a batch. Of what is left of a bucket no more than one of `parts` is given ahead. `clock` is a test's, in
+/// microseconds.
+pub(super) fn command(verb: &str, script: &str, batch: &[&Ask], parts: u32, clock: Option<u64>) -> Cmd {
     let mut command = ::redis::cmd(verb);
-    command.arg(script).arg(batch.iter().map(|ask| ask.buckets()).sum::<usize>());
-    for Asked { key, .. } in batch.iter().flat_map(|ask| &ask.0) {
-        command.arg(key);
+    command.arg(script).arg(batch.iter().map(|ask| ask.0.len()).sum::<usize>());
+    for asked in batch.iter().flat_map(|ask| &ask.0) {
+        command.arg(&*asked.name);
     }
-    command.arg(clock.map_or_else(String::new, |micros| micros.to_string()));
+    command.arg(clock.map_or_else(String::new, |micros| micros.to_string())).arg(parts);
     for ask in batch {
-        command.arg(ask.buckets());
-        for &Asked { key: _, interval, burst, cost, binding } in &ask.0 {
-            let binding = match binding {
-                Binding::Together => "t",
-                Binding::Alone => "a",
+        command.arg(ask.0.len());
+        for Asked { name: _, key: _, rate, leasing: _, want, ahead } in &ask.0 {
+            let want = match want {
+                Want::Together => "t",
+                Want::Alone => "a",
+                Want::Ahead => "l",
             };
-            command.arg(interval).arg(burst).arg(cost).arg(binding);
+            command.arg(rate.interval()).arg(rate.burst()).arg(rate.cost()).arg(want).arg(*ahead);
         }
     }
     command
 }
 
-/// Four integers a bucket, call after call; anything else is no answer.
-pub(super) fn levels(reply: &[i64], batch: &[&Ask]) -> Option<Vec<Vec<Level>>> {
-    let (mut fours, rest) = reply.as_chunks::<4>();
-    let mut answers = Vec::with_capacity(batch.len());
-    for ask in batch {
-        let (mine, others) = fours.split_at_checked(ask.buckets())?;
-        answers.push(mine.iter().map(level).collect::<Option<_>>()?);
-        fours = others;
-    }
-    (fours.is_empty() && rest.is_empty()).then_some(answers)
+/// How a bucket stands, and for how many requests tokens were given ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) level: Level,
+    pub(super) ahead: u32,
 }
 
-fn level(&[answer, remaining, retry_after, reset_after]: &[i64; 4]) -> Option<Level> {
-    Some(Level {
+/// Five integers a bucket, call after call; anything else is no answer.
+pub(super) fn given(reply: &[i64], batch: &[&Ask]) -> Option<Vec<Vec<Given>>> {
+    let (mut fives, rest) = reply.as_chunks::<5>();
+    let mut answers = Vec::with_capacity(batch.len());
+    for ask in batch {
+        let (mine, others) = fives.split_at_checked(ask.0.len())?;
+        answers.push(mine.iter().map(one).collect::<Option<_>>()?);
+        fives = others;
+    }
+    (fives.is_empty() && rest.is_empty()).then_some(answers)
+}
+
+fn one(&[answer, ahead, remaining, retry_after, reset_after]: &[i64; 5]) -> Option<Given> {
+    let level = Level {
         answer: match answer {
             0 => Answer::Spared,
             1 => Answer::Charged,
@@ -85,7 +121,8 @@ fn level(&[answer, remaining, retry_after, reset_after]: &[i64; 4]) -> Option<Le
         remaining: u32::try_from(remaining).ok()?,
         retry_after: u64::try_from(retry_after).ok()?,
         reset_after: u64::try_from(reset_after).ok()?,
-    })
+    };
+    Some(Given { level, ahead: u32::try_from(ahead).ok()? })
 }
 
 #[cfg(test)]
@@ -99,14 +136,20 @@ mod tests {
             Ask::of(&[bucket], "p:")
         };
         let (one, two) = (ask(1), ask(2));
-        let good = [1, 9, 0, 100, 2, 0, 7, 100];
-        let answers = levels(&good, &[&one, &two]).unwrap();
-        assert_eq!((answers[0][0].answer, answers[1][0].answer), (Answer::Charged, Answer::Short));
-        assert_eq!((answers[1][0].retry_after, answers[0][0].remaining), (7, 9));
+        let good = [1, 3, 9, 0, 100, 2, 0, 0, 7, 100];
+        let answers = given(&good, &[&one, &two]).unwrap();
+        assert_eq!((answers[0][0].level.answer, answers[1][0].level.answer), (Answer::Charged, Answer::Short));
+        assert_eq!((answers[1][0].level.retry_after, answers[0][0].level.remaining), (7, 9));
+        assert_eq!((answers[0][0].ahead, answers[1][0].ahead), (3, 0));
+        let another = |at: usize, value| {
+            let mut reply = good;
+            reply[at] = value;
+            reply
+        };
         for bad in
-            [&good[..4], &good[..7], &[&good[..], &[1]].concat(), &[3, 9, 0, 1, 1, 1, 1, 1], &[1, -1, 0, 1, 1, 1, 1, 1]]
+            [&good[..5], &good[..9], &[&good[..], &[1]].concat(), &another(0, 3), &another(1, -1), &another(2, -1)]
         {
-            assert_eq!(levels(bad, &[&one, &two]), None, "{bad:?}");
+            assert_eq!(given(bad, &[&one, &two]), None, "{bad:?}");
         }
     }
 }

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use portcullis_api::Micros;
-use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level};
+use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level};
 
 /// How long an empty bucket is taken for empty without asking again.
 const BELIEVED_MAX: Duration = Duration::from_secs(1);
+
+/// The same of a bucket of which others may hold tokens ahead: what they do not spend they give back soon.
+const BELIEVED_MAX_LEASED: Duration = Duration::from_millis(50);
 
 const WAYS: usize = 4;
 /// Half a megabyte, whatever clients send.
@@ -67,7 +70,11 @@ impl Denials {
     pub(super) fn remember(&self, buckets: &[Bucket<'_>], levels: &[Level], now: Instant) {
         let now = self.since_epoch(now);
         for (bucket, level) in buckets.iter().zip(levels).filter(|(_, level)| level.answer == Answer::Short) {
-            let believed = Micros::try_from(BELIEVED_MAX.as_micros()).unwrap_or(Micros::MAX);
+            let believed = match bucket.leasing {
+                Leasing::Never => BELIEVED_MAX,
+                Leasing::Allowed => BELIEVED_MAX_LEASED,
+            };
+            let believed = Micros::try_from(believed.as_micros()).unwrap_or(Micros::MAX);
             let empty = Empty {
                 key: bucket.key,
                 remaining: level.remaining,

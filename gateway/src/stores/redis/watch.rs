@@ -11,13 +11,13 @@ use std::{
 
 use ::redis::{Client, aio};
 use portcullis_api::Millis;
-use portcullis_plugins::rate_limit::{Binding, Bucket, Rate};
+use portcullis_plugins::rate_limit::{Binding, Bucket, Leasing, Rate};
 use tokio::time::{sleep, timeout};
 
 use super::{
     CONNECT_TIMEOUT, Inner, Miss,
     call::{Ask, SCRIPT},
-    config, said,
+    config, fleet, said, settle,
 };
 
 /// Between two attempts to connect: doubled from the one to the other.
@@ -61,11 +61,15 @@ async fn connect(inner: &Inner, client: &Client) -> Result<(), String> {
         Ok(Err(error)) => return Err(said(&error)),
         Err(_) => return Err("no answer to SCRIPT LOAD".to_owned()),
     }
-    probe(inner, &connection).await.map_err(|miss| match miss {
+    let said = |miss| match miss {
         Miss::Late => "no answer within the deadline".to_owned(),
         Miss::Gone(why) | Miss::Refused(why) => why,
-    })?;
+    };
+    probe(inner, &connection).await.map_err(said)?;
     compare_key(inner, &connection).await;
+    fleet::beat(inner, &connection).await;
+    // Before any check is counted there: else each bucket had one burst more.
+    settle::debts(inner, &connection).await.map_err(said)?;
     inner.breaker.close(Instant::now());
     inner.live.store(Some(Arc::new(connection)));
     inner.healthy();
@@ -120,6 +124,9 @@ async fn probe_and_close(inner: &Inner, live: &Arc<aio::MultiplexedConnection>) 
             return;
         }
     }
+    if inner.breaker.is_open() && settle::debts(inner, live).await.is_err() {
+        return;
+    }
     inner.breaker.close(Instant::now());
     inner.healthy();
 }
@@ -128,6 +135,6 @@ async fn probe_and_close(inner: &Inner, live: &Arc<aio::MultiplexedConnection>) 
 async fn probe(inner: &Inner, connection: &aio::MultiplexedConnection) -> Result<(), Miss> {
     let (requests, window) = (NonZeroU32::MIN.saturating_add(999), Millis::from_secs(1));
     let Ok(rate) = Rate::new(requests, window, requests) else { return Ok(()) };
-    let bucket = Bucket { rule: "_probe", key: 0, rate, binding: Binding::Alone };
+    let bucket = Bucket { rule: "_probe", key: 0, rate, binding: Binding::Alone, leasing: Leasing::Never };
     inner.call(connection, &[&Ask::of(&[bucket], &inner.keys)], None).await.map(drop)
 }

@@ -3,18 +3,23 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use parking_lot::Mutex;
-use portcullis_api::{Outcome, Secret, Trail, Verdict};
+use portcullis_api::{Micros, Outcome, Secret, Trail, Verdict};
 
 use super::site::{ask, ask_with, before};
 use crate::{
-    rate_limit::{Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, SharedCounters, StoreFault, Table, Taking},
+    rate_limit::{
+        Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, Rate, SharedCounters, StoreFault, Table, Taking,
+    },
     testing::HandClock,
 };
 
 /// A store that answers what it is told to, and remembers what it was asked.
 struct Scripted {
     answer: Answers,
+    instances: NonZeroU32,
     asked: Mutex<Vec<Vec<(String, u128)>>>,
+    /// The rules whose shares were charged while it was away.
+    owed: Mutex<Vec<String>>,
 }
 
 enum Answers {
@@ -42,15 +47,23 @@ impl SharedCounters for Scripted {
     fn clear<'a>(&'a self, _: &'a Bucket<'a>) -> Clearing<'a> {
         Box::pin(std::future::ready(Err(StoreFault::Away)))
     }
+
+    fn instances(&self) -> NonZeroU32 {
+        self.instances
+    }
+
+    fn owe(&self, bucket: &Bucket<'_>, _: Rate, _: Micros) {
+        self.owed.lock().push(bucket.rule.to_owned());
+    }
 }
 
 fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
     let clock = HandClock::new();
-    let store = Arc::new(Scripted { answer, asked: Mutex::default() });
     let instances = NonZeroU32::new(instances).unwrap();
+    let store = Arc::new(Scripted { answer, instances, asked: Mutex::default(), owed: Mutex::default() });
     let table = Arc::new(Table::new(1 << 10));
     let key = Secret::new(vec![7; 32]);
-    let needs = Needs::shared(clock.clone(), table, store.clone(), NonZeroU32::MIN, &key).among(instances);
+    let needs = Needs::shared(clock.clone(), table, store.clone(), &key);
     (store, clock, needs)
 }
 
@@ -189,4 +202,16 @@ fn a_route_without_limits_asks_no_store() {
     let control = before("[routes.a]", &needs);
     assert!(matches!(ask_with(&control, "192.0.2.1", 0, &[]), Ok(Verdict::Pass(_))));
     assert!(store.asked.lock().is_empty());
+}
+
+#[test]
+fn what_a_share_admits_is_owed_unless_the_store_may_have_counted_it() {
+    let faults =
+        [(StoreFault::Away, 2), (StoreFault::Busy, 2), (StoreFault::Refused("OOM".into()), 2), (StoreFault::Late, 0)];
+    for (fault, owed) in faults {
+        let (store, _, needs) = with_store(Answers::Fault(fault.clone()), 2);
+        let control = before(&(limit("four", 4, "") + &route("\"four\"")), &needs);
+        let passed = (0..9).filter(|_| ask(&control, "192.0.2.1", 0).is_ok()).count();
+        assert_eq!((passed, store.owed.lock().len()), (2, owed), "{fault}");
+    }
 }

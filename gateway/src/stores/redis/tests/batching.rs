@@ -7,12 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::server::{Server, bucket, connected, options, take, until};
 use crate::stores::redis::{
-    batch::{self, Waiting},
+    batch::{self, To, Waiting},
     call::Ask,
 };
 
 /// How many runs of the script the server has seen.
-async fn runs(server: &Server) -> u64 {
+pub(super) async fn runs(server: &Server) -> u64 {
     let info: String = server.run(&["INFO", "commandstats"]).await;
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
     line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
@@ -54,7 +54,7 @@ async fn a_call_whose_request_gave_up_is_not_charged() {
     let call = || {
         let (answer, answered) = oneshot::channel();
         let ask = Ask::of(&[bucket("r", 1, 10)], &counters.inner.keys);
-        queue.send(Waiting { ask, sent: Arc::default(), answer }).ok().unwrap();
+        queue.send(Waiting { ask, sent: Arc::default(), to: To::Request(answer) }).ok().unwrap();
         answered
     };
     let (gone, here) = (call(), call());

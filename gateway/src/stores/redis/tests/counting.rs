@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_api::Millis;
-use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Level, Rate, Table};
+use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level, Rate, Table};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::server::{Server, bucket, connected, options, rate, take};
@@ -70,8 +70,8 @@ async fn a_key_is_named_by_prefix_tag_rule_and_hash_and_goes_by_itself() {
     let counters = connected(options(server.url())).await;
     take(&counters, &[bucket("per_key", 0xab, 10), bucket("class_auth", u128::MAX, 10)]).await.unwrap();
     let mut keys: Vec<String> = server.run(&["KEYS", "*"]).await;
-    // The prober's own goes after a millisecond.
-    keys.retain(|key| !key.contains(":_probe:"));
+    // The prober's own goes after a millisecond; the gateways are no bucket.
+    keys.retain(|key| !key.contains(":_probe:") && !key.ends_with(":gateways"));
     keys.sort();
     let expected = [
         "test:{test}:class_auth:ffffffffffffffffffffffffffffffff",
@@ -131,6 +131,7 @@ fn buckets(mut wanted: Call, case: u128) -> Vec<Bucket<'static>> {
         key: (u128::from(n) << 64) | (case << 16) | u128::from(n),
         rate: numbers(n),
         binding: if alone { Binding::Alone } else { Binding::Together },
+        leasing: Leasing::Never,
     };
     wanted.into_iter().map(bucket).collect()
 }
@@ -154,7 +155,9 @@ fn memory_and_redis_answer_alike() {
             let now = start + at;
             let there = runtime.block_on(counters.inner.call(&live, &asks.iter().collect::<Vec<_>>(), Some(now)));
             let here: Vec<_> = calls.iter().map(|call| table.take(now, call)).collect();
-            prop_assert_eq!(there.unwrap(), here);
+            let there: Vec<Vec<_>> =
+                there.unwrap().iter().map(|given| given.iter().map(|one| one.level).collect()).collect();
+            prop_assert_eq!(there, here);
         }
         Ok(())
     });

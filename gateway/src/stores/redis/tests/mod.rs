@@ -4,6 +4,7 @@ mod away;
 mod bans;
 mod batching;
 mod counting;
+mod leasing;
 mod server;
 mod tls;
 mod whole;

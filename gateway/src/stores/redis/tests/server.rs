@@ -13,7 +13,7 @@ use std::{
 };
 
 use portcullis_api::Millis;
-use portcullis_plugins::rate_limit::{Binding, Bucket, Level, Rate, SharedCounters, StoreFault};
+use portcullis_plugins::rate_limit::{Binding, Bucket, Leasing, Level, Rate, SharedCounters, StoreFault};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::Handle,
@@ -162,7 +162,7 @@ pub(super) fn rate(requests: u32, window_s: u64) -> Rate {
 
 /// A bucket of `requests` in an hour: nothing flows in during a test.
 pub(in crate::stores::redis) fn bucket(rule: &str, key: u128, requests: u32) -> Bucket<'_> {
-    Bucket { rule, key, rate: rate(requests, 3_600), binding: Binding::Together }
+    Bucket { rule, key, rate: rate(requests, 3_600), binding: Binding::Together, leasing: Leasing::Never }
 }
 
 pub(super) async fn take(counters: &RedisCounters, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {

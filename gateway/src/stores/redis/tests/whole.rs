@@ -39,8 +39,7 @@ fn control(counters: Arc<dyn SharedCounters>) -> RateLimit {
     let input = Input { limits: &limits, routes: &routes, tenants: &[] };
     let rules = Rules::compile(input, &mut issues).unwrap();
     let (clock, table) = (Arc::new(Monotonic(Instant::now())), Arc::new(Table::default()));
-    let two = NonZeroU32::new(2).unwrap();
-    let needs = Needs::shared(clock, table, counters, two, &Secret::new(vec![7; 32]));
+    let needs = Needs::shared(clock, table, counters, &Secret::new(vec![7; 32]));
     RateLimit::compile(rules, &needs, &mut issues).unwrap()
 }
 
@@ -67,7 +66,8 @@ async fn passes(control: &RateLimit, ip: &str) -> usize {
 #[tokio::test]
 async fn two_gateways_admit_ten_together_and_half_of_it_each_while_redis_is_away() {
     let mut server = Server::start();
-    let stores = [connected(options(server.url())).await, connected(options(server.url())).await].map(Arc::new);
+    let options = || Options { instances: NonZeroU32::new(2).unwrap(), ..options(server.url()) };
+    let stores = [connected(options()).await, connected(options()).await].map(Arc::new);
     let [one, two] = stores.clone().map(|store| control(store));
     assert_eq!((passes(&one, "203.0.113.77").await, passes(&two, "203.0.113.77").await), (10, 0));
     server.kill();
@@ -79,6 +79,8 @@ async fn two_gateways_admit_ten_together_and_half_of_it_each_while_redis_is_away
     for store in &stores {
         healthy(store).await;
     }
+    // What each admitted by itself is charged to the bucket of both.
+    assert_eq!((passes(&one, "203.0.113.78").await, passes(&two, "203.0.113.78").await), (0, 0));
     assert_eq!((passes(&one, "203.0.113.79").await, passes(&two, "203.0.113.79").await), (10, 0));
 }
 

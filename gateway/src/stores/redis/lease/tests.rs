@@ -1,0 +1,141 @@
+//! What is held, by itself.
+#![expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::stores::redis::tests::bucket;
+
+const THREE: NonZeroU32 = NonZeroU32::new(3).unwrap();
+
+fn leased(requests: u32) -> Bucket<'static> {
+    Bucket { leasing: Leasing::Allowed, ..bucket("r", 7, requests) }
+}
+
+/// What Redis says when it has given `ahead`.
+fn grant(leases: &Leases, bucket: &Bucket<'_>, ahead: u32, now: Micros) {
+    let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: 1 << 40 };
+    leases.granted(&"r".into(), bucket.key, bucket.rate, level, ahead, now);
+}
+
+fn is_paid(spend: &Spend) -> bool {
+    matches!(spend, Spend::Paid { .. })
+}
+
+#[test]
+fn a_small_bucket_is_asked_for_each_request() {
+    assert_eq!(most(&leased(24), THREE), Some(2));
+    assert_eq!(most(&leased(23), THREE), None);
+    assert_eq!(most(&bucket("r", 7, 1_000), THREE), None, "it is exact");
+    let dear = leased(240);
+    let dear = Bucket { rate: dear.rate.at_cost(NonZeroU32::new(10).unwrap()).unwrap(), ..dear };
+    assert_eq!(most(&dear, THREE), Some(2));
+}
+
+#[test]
+fn as_many_are_wanted_as_came_in_a_moment_and_none_for_one_alone() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    assert_eq!(leases.spend(&bucket, 80, 0), Spend::Ask(0), "nothing is known of it");
+    grant(&leases, &bucket, 0, 0);
+    assert_eq!(leases.spend(&bucket, 80, 10), Spend::Ask(1));
+    assert_eq!(leases.spend(&bucket, 80, 20), Spend::Ask(2));
+    assert_eq!(leases.spend(&bucket, 1, 30), Spend::Ask(1), "no more than may be held");
+    assert_eq!(leases.spend(&bucket, 80, LIFE), Spend::Ask(3), "the moment before counts");
+    assert_eq!(leases.spend(&bucket, 80, 3 * LIFE), Spend::Ask(0), "an older one does not");
+}
+
+#[test]
+fn at_half_more_is_asked_for_once() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    grant(&leases, &bucket, 0, 0);
+    for _ in 0..9 {
+        leases.spend(&bucket, 80, 10);
+    }
+    grant(&leases, &bucket, 8, 10);
+    let renewals: Vec<u32> = (0..8)
+        .map(|_| match leases.spend(&bucket, 80, 20) {
+            Spend::Paid { renew, .. } => renew,
+            Spend::Ask(_) => panic!("it is paid"),
+        })
+        .collect();
+    assert_eq!(renewals.iter().position(|renew| *renew > 0), Some(3), "{renewals:?}");
+    assert_eq!(renewals.iter().filter(|renew| **renew > 0).count(), 1);
+    assert!(!is_paid(&leases.spend(&bucket, 80, 20)));
+}
+
+#[test]
+fn what_is_told_counts_what_is_held() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    grant(&leases, &bucket, 0, 0);
+    let level = Level { answer: Answer::Charged, remaining: 989, retry_after: 0, reset_after: 11 * 3_600_000 };
+    leases.granted(&"r".into(), bucket.key, bucket.rate, level, 10, 0);
+    let Spend::Paid { level, .. } = leases.spend(&bucket, 80, 0) else { panic!("it is paid") };
+    assert_eq!((level.answer, level.remaining), (Answer::Charged, 998));
+}
+
+#[test]
+fn tokens_expire_and_are_given_back_only_as_far_as_they_have_not_flowed_in() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    let interval = bucket.rate.interval();
+    grant(&leases, &bucket, 0, 0);
+    let with = |full: Micros| {
+        let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: full };
+        leases.granted(&"r".into(), bucket.key, bucket.rate, level, 5, 0);
+        assert!(leases.expired(LIFE - 1).is_empty());
+        assert!(!is_paid(&leases.spend(&bucket, 80, LIFE)), "too old to be spent");
+        leases.expired(LIFE).iter().map(|back| back.by).collect::<Vec<_>>()
+    };
+    let whole = i64::try_from(5 * interval).unwrap();
+    assert_eq!(with(100 * interval), [-whole]);
+    assert_eq!(with(LIFE + interval), [-i64::try_from(interval).unwrap()]);
+    assert_eq!(with(LIFE), Vec::<i64>::new());
+    assert!(leases.expired(9 * LIFE).is_empty(), "once");
+}
+
+#[test]
+fn what_came_too_late_for_its_place_is_given_back() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    grant(&leases, &bucket, 5, 0);
+    assert_eq!(leases.expired(0).len(), 1);
+    assert!(!is_paid(&leases.spend(&bucket, 80, 0)));
+}
+
+#[test]
+fn nobody_loses_tokens_for_a_newcomer() {
+    let leases = Leases::new();
+    let of = |n: u128| Bucket { key: n * u128::try_from(SETS).unwrap(), ..leased(1_000) };
+    for n in 0..4 {
+        grant(&leases, &of(n), 0, 0);
+        grant(&leases, &of(n), 3, 0);
+    }
+    for n in 4..1_000 {
+        grant(&leases, &of(n), 0, 0);
+    }
+    assert!((0..4).all(|n| is_paid(&leases.spend(&of(n), 80, 0))));
+    assert_eq!(leases.all(0).len(), 4);
+}
+
+proptest! {
+    /// Each token that was taken is spent, held or given back: never more, and none twice.
+    #[test]
+    fn no_more_is_spent_than_was_taken(steps in vec((0..3u8, 0..90_000u64, 0..20u32), 1..200)) {
+        let (leases, bucket) = (Leases::new(), leased(1_000));
+        let interval = i64::try_from(bucket.rate.interval()).unwrap();
+        grant(&leases, &bucket, 0, 0);
+        let (mut now, mut taken, mut spent, mut back) = (0, 0_i64, 0_i64, 0_i64);
+        for (what, wait, ahead) in steps {
+            now += wait;
+            match what {
+                0 => {
+                    grant(&leases, &bucket, ahead, now);
+                    taken += i64::from(ahead);
+                }
+                1 => spent += i64::from(is_paid(&leases.spend(&bucket, 80, now))),
+                _ => back -= leases.expired(now).iter().map(|back| back.by).sum::<i64>(),
+            }
+            prop_assert!(spent * interval + back <= taken * interval);
+        }
+        back -= leases.all(now).iter().map(|back| back.by).sum::<i64>();
+        prop_assert_eq!(spent * interval + back, taken * interval);
+    }
+}

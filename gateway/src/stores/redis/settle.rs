@@ -1,0 +1,124 @@
+//! What is put right behind the traffic: tokens taken ahead that nobody spent are given back, and what was admitted while
+//! Redis was away is charged.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use ::redis::{Script, aio::MultiplexedConnection};
+use parking_lot::Mutex;
+use portcullis_api::Micros;
+use portcullis_plugins::rate_limit::{Bucket, Rate};
+use tokio::time::{sleep, timeout};
+
+use super::{Inner, Miss, call};
+
+static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../settle.lua")));
+
+/// Between two looks at what there is to do.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Buckets of one script run.
+const PAGE: usize = 64;
+
+/// Buckets that are remembered while Redis is away; about ten megabytes.
+pub(super) const DEBTS_MAX: usize = 1 << 16;
+
+/// A bucket that is to be full earlier or later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) name: Arc<str>,
+    pub(super) rate: Rate,
+    /// Microseconds; less than 0 for earlier.
+    pub(super) by: i64,
+}
+
+/// What this gateway admitted by its shares while Redis was away. Times are microseconds since the store was started.
+#[derive(Default)]
+pub(super) struct Debts(Mutex<HashMap<u128, Debt>>);
+
+struct Debt {
+    name: Arc<str>,
+    rate: Rate,
+    share: Rate,
+    /// When the share is full again, and nothing is owed any more.
+    full: Micros,
+}
+
+impl Debts {
+    /// Notes how the share of a bucket stands. Answers whether there was room.
+    pub(super) fn owe(&self, bucket: &Bucket<'_>, keys: &str, share: Rate, full: Micros) -> bool {
+        let mut debts = self.0.lock();
+        if let Some(debt) = debts.get_mut(&bucket.key) {
+            (debt.share, debt.full) = (share, full);
+            return true;
+        }
+        if debts.len() >= DEBTS_MAX {
+            return false;
+        }
+        let debt = Debt { name: call::key(bucket, keys).into(), rate: bucket.rate, share, full };
+        debts.insert(bucket.key, debt);
+        true
+    }
+
+    /// What is owed by now; nothing of it is owed any more.
+    fn due(&self, now: Micros) -> Vec<Move> {
+        std::mem::take(&mut *self.0.lock()).into_values().filter_map(|debt| debt.due(now)).collect()
+    }
+}
+
+impl Debt {
+    /// As many tokens of the bucket as still stand of the share.
+    fn due(self, now: Micros) -> Option<Move> {
+        let Self { name, rate, share, full } = self;
+        let tokens = full.saturating_sub(now).div_ceil(share.interval());
+        let by = i64::try_from(tokens.saturating_mul(rate.interval())).ok().filter(|by| *by > 0)?;
+        Some(Move { name, rate, by })
+    }
+}
+
+/// Puts right what there is, as long as there is a store.
+pub(super) async fn run(inner: Arc<Inner>) {
+    loop {
+        sleep(PAUSE).await;
+        let Some(live) = inner.live.load_full().filter(|_| !inner.breaker.is_open()) else { continue };
+        let expired = inner.leases.expired(inner.now());
+        for result in [settle(&inner, &live, &expired).await, debts(&inner, &live).await] {
+            if let Err(miss @ (Miss::Late | Miss::Gone(_))) = result {
+                inner.note(&live, &Err(miss));
+            }
+        }
+    }
+}
+
+/// Charges what is owed.
+pub(super) async fn debts(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
+    let due = inner.debts.due(inner.now());
+    settle(inner, live, &due)
+        .await
+        .inspect_err(|_| inner.metrics.uncharged.inc_by(u64::try_from(due.len()).unwrap_or(0)))
+}
+
+/// Gives back all that is held, for a gateway that stops.
+pub(super) async fn all(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
+    settle(inner, live, &inner.leases.all(inner.now())).await
+}
+
+async fn settle(inner: &Inner, live: &MultiplexedConnection, moves: &[Move]) -> Result<(), Miss> {
+    let mut connection = live.clone();
+    for page in moves.chunks(PAGE) {
+        let mut call = SETTLE.prepare_invoke();
+        call.arg("");
+        for Move { name, rate, by } in page {
+            call.key(&**name).arg(rate.interval()).arg(rate.burst()).arg(*by);
+        }
+        match timeout(inner.deadline, call.invoke_async::<usize>(&mut connection)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Miss::of(&error)),
+            Err(_) => return Err(Miss::Late),
+        }
+    }
+    Ok(())
+}
