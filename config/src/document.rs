@@ -192,6 +192,9 @@ pub struct Stores {
     /// How many gateways share the store, at least: what shares are divided by until the store has said for a while how
     /// many there are.
     pub instances: NonZeroU32,
+    /// How many buckets of each limit this gateway has room for: all of them with counters in memory, its shares with
+    /// Redis. 1,024 to 16,777,216, rounded up to a power of two; 18 bytes each, taken at the start.
+    pub keys_max: At<u32>,
     /// First part of every key in the store: 1 to 32 of a-z, 0-9, `-` and `_`.
     pub prefix: At<String>,
     /// The secret that hides addresses, keys and subjects in the store, at least 32 bytes and the same for every gateway
@@ -205,6 +208,7 @@ impl Default for Stores {
             counters: At::nowhere(CountersAt::Memory),
             deadline: Millis::new(25),
             instances: NonZeroU32::MIN,
+            keys_max: At::nowhere(rate_limit::KEYS_MAX),
             prefix: At::nowhere("portcullis".to_owned()),
             key: None,
         }

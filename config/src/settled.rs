@@ -168,6 +168,8 @@ pub struct StoresSpec {
     pub deadline: Millis,
     /// How many gateways share it.
     pub instances: NonZeroU32,
+    /// Buckets of each limit in the memory of this process.
+    pub keys_max: u32,
     /// First part of every key in it: 1 to 32 of a-z, 0-9, `-` and `_`.
     pub prefix: String,
     /// Hides what is counted; at least 32 bytes. There is one wherever `counters` is a Redis.

@@ -77,6 +77,9 @@ impl Admin {
         let gateway = &self.runtime.gateway;
         let blocked = gateway.bans.list().0.len();
         gateway.metrics.blocks_active.set(i64::try_from(blocked).unwrap_or(i64::MAX));
+        let [crowded, lost] = self.runtime.crowded();
+        gateway.metrics.crowded.set(i64::try_from(crowded).unwrap_or(i64::MAX));
+        gateway.metrics.blocks_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         if let Some(redis) = &self.runtime.redis {
             gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
         }

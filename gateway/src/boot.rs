@@ -16,7 +16,7 @@ use portcullis_plugins::{
     bans::SharedBans,
     burst,
     controls::{self, Controls},
-    rate_limit::{KeyHasher, SLOTS, Table},
+    rate_limit::{KeyHasher, Table},
     waf,
 };
 use rustls::{server::ProducesTickets, sign::CertifiedKey};
@@ -85,7 +85,7 @@ impl Fixed {
             admin: settled.admin.as_ref().map(|admin| (admin.address, admin.token.as_ref().map(expose))),
             log: format!("{:?}", settled.log.access),
             pseudonym_key: settled.log.pseudonym_key.as_ref().map(expose),
-            stores: format!("{} {} {}", stores.deadline, stores.instances, stores.prefix),
+            stores: format!("{} {} {} {}", stores.deadline, stores.instances, stores.keys_max, stores.prefix),
             store_key: stores.key.as_ref().map(expose),
             counters: match &stores.counters {
                 Counters::Memory => Vec::new(),
@@ -145,7 +145,7 @@ impl Runtime {
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let limits = stores::limits(&settled.stores, &clock, redis.as_ref())?;
-        let burst = burst_counters(clock.clone());
+        let burst = burst_counters(clock.clone(), settled.stores.keys_max);
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -203,6 +203,12 @@ impl Runtime {
             path: path.to_owned(),
         };
         Ok((runtime, admin))
+    }
+
+    /// How often a bucket counted as having used what others have, and how many blocks ended early, for want of room.
+    pub(crate) fn crowded(&self) -> [u64; 2] {
+        let controls::Needs { limits, burst, bans, .. } = &self.needs;
+        [limits.crowded().saturating_add(burst.table.crowded()), bans.lost()]
     }
 
     /// Gives back what this gateway holds of the shared store, when it stops.
@@ -344,8 +350,8 @@ fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTick
     settled.certificates.iter().map(configure).collect()
 }
 
-fn burst_counters(clock: Arc<SystemClock>) -> burst::Needs {
-    burst::Needs { clock, table: Arc::new(Table::new(SLOTS)), hasher: Arc::new(KeyHasher::process()) }
+fn burst_counters(clock: Arc<SystemClock>, keys_max: u32) -> burst::Needs {
+    burst::Needs { clock, table: Arc::new(Table::new(keys_max)), hasher: Arc::new(KeyHasher::process()) }
 }
 
 fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {

@@ -129,6 +129,7 @@ impl BackgroundService for State {
             () = upstreams(runtime) => {}
             () = follower.run() => {}
             () = reloads(runtime) => {}
+            () = crowding(runtime) => {}
             _changed = shutdown.changed() => {}
         }
     }
@@ -149,6 +150,26 @@ async fn upstreams(runtime: &Runtime) {
                 upstream.refresh(&runtime.gateway.metrics).await;
             }
         }
+    }
+}
+
+/// Says when the tables of limits or blocks have become too small for what comes.
+async fn crowding(runtime: &Runtime) {
+    let mut before = [0; 2];
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let now = runtime.crowded();
+        let [buckets, blocks] = now;
+        if now != before {
+            tracing::warn!(
+                event = "limits.crowded",
+                buckets,
+                blocks,
+                "more callers than stores.keys_max, or more blocks than there is room for: newcomers count as having used \
+                 what others have, and blocks end early"
+            );
+        }
+        before = now;
     }
 }
 

@@ -264,7 +264,7 @@ impl Needs {
         Self {
             clock: Arc::new(Still),
             bans: Arc::new(BanTable::new(&waf::Violations::default(), RandomState::new())),
-            limits: rate_limit::Needs::in_memory(Arc::new(Still), Arc::new(Table::new(8))),
+            limits: rate_limit::Needs::in_memory(Arc::new(Still), Arc::new(rate_limit::Tables::new(8))),
             burst: burst::Needs {
                 clock: Arc::new(Still),
                 table: Arc::new(Table::new(8)),

@@ -10,7 +10,7 @@ use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, I
 
 use crate::{
     authentication::Caller,
-    rate_limit::{Counted, Excess, Needs, Origin, Rules, Who, charge, exceeded, no_plan},
+    rate_limit::{Bound, Counted, Excess, Needs, Origin, Rules, Who, charge, exceeded, no_plan},
 };
 
 /// The control's name.
@@ -21,7 +21,7 @@ exceeded!("quota.exceeded", "The quota of this caller is used up", "It exceeds l
 /// The rules that are asked after authentication.
 pub struct Quota {
     rules: Arc<Rules>,
-    needs: Needs,
+    bound: Bound,
 }
 
 /// What must be known.
@@ -50,7 +50,8 @@ impl Control for Quota {
     type Posture = Adjustable;
 
     fn compile(rules: Arc<Rules>, needs: &Needs, _: &mut Issues) -> Option<Self> {
-        Some(Self { rules, needs: needs.clone() })
+        let bound = needs.bind(&rules);
+        Some(Self { rules, bound })
     }
 
     async fn check<'r>(&'r self, sees: Sees<'r>) -> Result<Verdict<Counted, Deny>, Fault> {
@@ -70,7 +71,7 @@ impl Quota {
         let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
         let origin = Origin { client: client.counted(), route: &plan.name, headers, who };
         let per_key = plan.per_key.iter().filter(|_| who.key_id.is_some());
-        let charged = charge(NAME, &self.needs, plan.quota.iter().chain(per_key), origin, who.tenant).await?;
+        let charged = charge(NAME, &self.bound, plan.quota.iter().chain(per_key), origin, who.tenant).await?;
         Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
     }
 }

@@ -25,7 +25,7 @@ use portcullis_plugins::{
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
-    rate_limit::{self, KeyHasher, SLOTS, Table},
+    rate_limit::{self, KEYS_MAX, KeyHasher, Table, Tables},
     waf,
 };
 
@@ -107,10 +107,10 @@ impl World {
         let needs = Needs {
             clock: clock.clone(),
             bans: bans.clone(),
-            limits: rate_limit::Needs::in_memory(clock.clone(), Arc::new(Table::new(SLOTS))),
+            limits: rate_limit::Needs::in_memory(clock.clone(), Arc::new(Tables::new(KEYS_MAX))),
             burst: burst::Needs {
                 clock: clock.clone(),
-                table: Arc::new(Table::new(SLOTS)),
+                table: Arc::new(Table::new(KEYS_MAX)),
                 hasher: Arc::new(KeyHasher::process()),
             },
             key_sets: Arc::new(Keys::of(&signed)?),

@@ -50,7 +50,7 @@ fn edge(out: &mut Defaults) {
             idle_timeout, body_timeout, head_bytes_max, header_fields_max, target_bytes_max],
         at: [], none: []);
     take!(out, "log", Log, "", plain: [access], at: [], none: [pseudonym_key]);
-    take!(out, "stores", Stores, "", plain: [deadline, instances], at: [counters, prefix], none: [key]);
+    take!(out, "stores", Stores, "", plain: [deadline, instances], at: [counters, keys_max, prefix], none: [key]);
 }
 
 fn controls(out: &mut Defaults) {

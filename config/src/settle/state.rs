@@ -1,6 +1,6 @@
 //! Logs, shared state, issuers and API keys: mostly secrets to be read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use portcullis_api::{Environment, Millis, Secret};
 use portcullis_plugins::authentication::Keys;
@@ -14,6 +14,9 @@ use crate::{
 
 /// The longest a check may wait for the store: what waits longer holds the request, and the client's patience, up.
 const DEADLINE_MAX: Millis = Millis::from_secs(5);
+
+/// Buckets of each limit: below, a handful of callers would crowd each other; above, a limit takes 300 MB.
+const KEYS_MAX: RangeInclusive<u32> = 1 << 10..=1 << 24;
 
 const BRAND: &str = "pck";
 
@@ -56,6 +59,12 @@ impl Room<'_> {
                 "a limit is checked on each request; write milliseconds",
             );
         }
+        if !KEYS_MAX.contains(&stores.keys_max.value) {
+            let (least, most) = KEYS_MAX.into_inner();
+            let message = format!("keys_max is {}, not between {least} and {most}", stores.keys_max.value);
+            let help = "write how many callers each limit counts at once; 18 bytes are taken for each";
+            self.issues.push_help("stores.keys_max", &stores.keys_max.span, message, help);
+        }
         let span = &stores.counters.span;
         let counters = match &stores.counters.value {
             CountersAt::Memory => Counters::Memory,
@@ -90,7 +99,8 @@ impl Room<'_> {
             }
         };
         let (deadline, instances) = (stores.deadline, stores.instances);
-        Some(StoresSpec { counters, deadline, instances, prefix: prefix.value.clone(), key })
+        let (keys_max, prefix) = (stores.keys_max.value, prefix.value.clone());
+        Some(StoresSpec { counters, deadline, instances, keys_max, prefix, key })
     }
 
     pub(super) fn issuers(&mut self) -> BTreeMap<String, IssuerSpec> {

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
-    rate_limit::{self, KeyHasher, SLOTS, Table},
+    rate_limit::{self, KeyHasher, Tables},
     waf::Violations,
 };
 
@@ -45,10 +45,10 @@ pub(crate) fn limits(
     clock: &Arc<SystemClock>,
     redis: Option<&Arc<RedisCounters>>,
 ) -> anyhow::Result<rate_limit::Needs> {
-    let table = Arc::new(Table::new(SLOTS));
+    let tables = Arc::new(Tables::new(stores.keys_max));
     match (redis, &stores.key) {
-        (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), table)),
-        (Some(redis), Some(key)) => Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), key)),
+        (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), tables)),
+        (Some(redis), Some(key)) => Ok(rate_limit::Needs::shared(clock.clone(), tables, redis.clone(), key)),
         (Some(_), None) => Err(anyhow!(NO_KEY)),
     }
 }

@@ -5,10 +5,12 @@ use std::{num::NonZeroU32, sync::Arc};
 use portcullis_api::{Clock, ControlName, Fault, Micros, Mode, Secret, TenantId};
 
 use super::{
-    Consistency, Excess, KeyHasher, OnStoreFailure, Table,
+    Consistency, Excess, KeyHasher, Numbers, OnStoreFailure, Rules, Tables,
     counters::{Answer, Binding, Bucket, Leasing, Level, SharedCounters, StoreFault},
     define::Rule,
     keys::Origin,
+    no_plan,
+    table::{Table, give_back, take},
     told::{Counted, CountedAt, Note, NoteKind, Standing},
 };
 
@@ -18,8 +20,8 @@ use super::{
 #[derive(Clone)]
 pub struct Needs {
     clock: Arc<dyn Clock>,
-    /// The buckets, or the local shares while a shared store is away.
-    table: Arc<Table>,
+    /// The buckets, or the local shares beside a shared store.
+    tables: Arc<Tables>,
     hasher: Arc<KeyHasher>,
     shared: Option<Arc<dyn SharedCounters>>,
 }
@@ -27,89 +29,128 @@ pub struct Needs {
 impl Needs {
     /// Buckets in the memory of this process, under a key that is drawn here.
     #[must_use]
-    pub fn in_memory(clock: Arc<dyn Clock>, table: Arc<Table>) -> Self {
-        Self { clock, table, hasher: Arc::new(KeyHasher::process()), shared: None }
+    pub fn in_memory(clock: Arc<dyn Clock>, tables: Arc<Tables>) -> Self {
+        Self { clock, tables, hasher: Arc::new(KeyHasher::process()), shared: None }
     }
 
-    /// Buckets in a store that gateways share, under the deployment's key, which all of them have. `table` holds the local
+    /// Buckets in a store that gateways share, under the deployment's key, which all of them have. `tables` hold the local
     /// shares.
     #[must_use]
-    pub fn shared(clock: Arc<dyn Clock>, table: Arc<Table>, counters: Arc<dyn SharedCounters>, key: &Secret) -> Self {
-        Self { clock, table, hasher: Arc::new(KeyHasher::deployment(key)), shared: Some(counters) }
+    pub fn shared(clock: Arc<dyn Clock>, tables: Arc<Tables>, counters: Arc<dyn SharedCounters>, key: &Secret) -> Self {
+        Self { clock, tables, hasher: Arc::new(KeyHasher::deployment(key)), shared: Some(counters) }
     }
 }
 
-/// Where a bucket is.
+/// [`Needs`], and the tables of a snapshot's limits.
+pub(crate) struct Bound {
+    needs: Needs,
+    /// By the index of the rule.
+    tables: Box<[Option<Arc<Table>>]>,
+}
+
+impl Needs {
+    pub(crate) fn bind(&self, rules: &Rules) -> Bound {
+        Bound { needs: self.clone(), tables: self.tables.of(rules) }
+    }
+}
+
+/// Where a bucket is while the store answers.
 pub(super) enum Place<'n> {
-    /// In this process, and the clock now.
-    Memory(&'n Table, Micros),
-    /// As this instance's share, and the clock now.
-    Share(&'n Table, Micros),
+    /// In this process.
+    Memory,
+    /// As this instance's share.
+    Share,
     Shared(&'n dyn SharedCounters),
 }
 
 impl Needs {
+    /// How often a bucket was asked that counts as having used what others have, because its table is full.
+    #[must_use]
+    pub fn crowded(&self) -> u64 {
+        self.tables.crowded()
+    }
+
     pub(super) fn hasher(&self) -> &KeyHasher {
         &self.hasher
     }
 
-    /// A rule's bucket, and where it is while the store answers.
-    pub(super) fn place<'r>(&self, rule: &'r Rule, numbers: &'r super::Numbers, key: u128) -> (Bucket<'r>, Place<'_>) {
-        let asked = Asked { rule, numbers, key };
-        let now = self.clock.now();
+    pub(super) fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    /// The table of a limit, if it was ever counted in.
+    pub(super) fn table(&self, rule: &Rule) -> Option<Arc<Table>> {
+        self.tables.known(&rule.name)
+    }
+
+    /// A rule's bucket, and where it is.
+    pub(super) fn place<'r>(&self, rule: &'r Rule, numbers: &'r Numbers, key: u128) -> (Bucket<'r>, Place<'_>) {
+        let bucket = rule.bucket(numbers, key);
         match (&self.shared, rule.consistency) {
-            (None, Consistency::Exact | Consistency::Leased | Consistency::Local) => {
-                (asked.bucket(), Place::Memory(&self.table, now))
-            }
-            (Some(shared), Consistency::Local) => (asked.share(shared.instances()), Place::Share(&self.table, now)),
-            (Some(shared), Consistency::Exact | Consistency::Leased) => (asked.bucket(), Place::Shared(&**shared)),
+            (None, Consistency::Exact | Consistency::Leased | Consistency::Local) => (bucket, Place::Memory),
+            (Some(shared), Consistency::Local) => (share(&bucket, numbers, shared.instances()), Place::Share),
+            (Some(shared), Consistency::Exact | Consistency::Leased) => (bucket, Place::Shared(&**shared)),
         }
     }
+}
+
+impl Rule {
+    fn bucket(&self, numbers: &Numbers, key: u128) -> Bucket<'_> {
+        let binding = match self.mode {
+            Mode::Enforce => Binding::Together,
+            Mode::Shadow => Binding::Alone,
+        };
+        let leasing = match self.consistency {
+            Consistency::Leased => Leasing::Allowed,
+            Consistency::Exact | Consistency::Local => Leasing::Never,
+        };
+        Bucket { rule: &self.name, key, rate: numbers.rate(), binding, leasing }
+    }
+}
+
+/// The same bucket with one instance's share of the numbers.
+fn share<'r>(bucket: &Bucket<'r>, numbers: &Numbers, instances: NonZeroU32) -> Bucket<'r> {
+    Bucket { rate: numbers.rate().share(numbers.window, instances), ..*bucket }
 }
 
 /// A rule and its bucket for this request.
 struct Asked<'r> {
     rule: &'r Rule,
-    numbers: &'r super::Numbers,
+    numbers: &'r Numbers,
     key: u128,
+    table: &'r Table,
 }
 
 impl<'r> Asked<'r> {
     fn bucket(&self) -> Bucket<'r> {
-        let binding = match self.rule.mode {
-            Mode::Enforce => Binding::Together,
-            Mode::Shadow => Binding::Alone,
-        };
-        let leasing = match self.rule.consistency {
-            Consistency::Leased => Leasing::Allowed,
-            Consistency::Exact | Consistency::Local => Leasing::Never,
-        };
-        Bucket { rule: &self.rule.name, key: self.key, rate: self.numbers.rate(), binding, leasing }
+        self.rule.bucket(self.numbers, self.key)
     }
 
-    /// The same bucket with one instance's share of the numbers.
-    fn share(&self, instances: NonZeroU32) -> Bucket<'r> {
-        Bucket { rate: self.numbers.rate().share(self.numbers.window, instances), ..self.bucket() }
+    fn share(&self, instances: NonZeroU32) -> (&'r Table, Bucket<'r>) {
+        (self.table, share(&self.bucket(), self.numbers, instances))
     }
 }
 
 /// Charges a request, or says which rules it exceeds.
 pub(crate) async fn charge<'r>(
     control: ControlName,
-    needs: &Needs,
+    bound: &'r Bound,
     rules: impl Iterator<Item = &'r Arc<Rule>>,
     origin: Origin<'r>,
     tenant: Option<&TenantId>,
 ) -> Result<Result<Counted, Excess>, Fault> {
-    let asked: Vec<Asked<'_>> = rules
+    let Bound { needs, tables } = bound;
+    let asked: Option<Vec<Asked<'_>>> = rules
         .map(|rule| {
             let numbers = rule.numbers(tenant);
-            Asked { rule, numbers, key: rule.key(numbers, &origin, &needs.hasher) }
+            let table = tables.get(rule.index)?.as_deref()?;
+            Some(Asked { rule, numbers, key: rule.key(numbers, &origin, &needs.hasher), table })
         })
         .collect();
+    let Some(asked) = asked else { return Err(no_plan(control)) };
     let Some(shared) = needs.shared.as_deref() else {
-        let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
-        let levels = needs.take(needs.clock.now(), &buckets);
+        let buckets: Vec<_> = asked.iter().map(|asked| (asked.table, asked.bucket())).collect();
+        let levels = take(needs.clock.now(), &buckets);
         return Ok(Judged::of(&asked, &levels).verdict(CountedAt::Memory));
     };
     let (local, asked): (Vec<_>, Vec<_>) =
@@ -119,9 +160,9 @@ pub(crate) async fn charge<'r>(
         return Ok(judged.verdict(at));
     }
     let instances = shared.instances();
-    let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(instances)).collect();
+    let shares: Vec<_> = local.iter().map(|asked| asked.share(instances)).collect();
     let taken = needs.clock.now();
-    let levels = needs.take(taken, &shares);
+    let levels = take(taken, &shares);
     let mut judged = Judged::of(&local, &levels);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
@@ -131,12 +172,12 @@ pub(crate) async fn charge<'r>(
     let (of_store, at) = match together(control, needs, shared, asked).await {
         Ok(judged) => judged,
         Err(fault) => {
-            needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
+            give_back(needs.clock.now(), taken, &shares, &levels);
             return Err(fault);
         }
     };
     if of_store.is_short() {
-        needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
+        give_back(needs.clock.now(), taken, &shares, &levels);
     }
     judged.add(of_store);
     Ok(judged.verdict(at))
@@ -196,8 +237,8 @@ fn locally(
         }
     }
     let instances = shared.instances();
-    let shares: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(instances)).collect();
-    let levels = needs.take(needs.clock.now(), &shares);
+    let shares: Vec<_> = counted.iter().map(|asked| asked.share(instances)).collect();
+    let levels = take(needs.clock.now(), &shares);
     owe(shared, &counted, &shares, &levels, why);
     let mut judged = Judged::of(&counted, &levels);
     notes.append(&mut judged.notes);
@@ -205,22 +246,21 @@ fn locally(
 }
 
 /// What was charged here is charged to the store when it is back. A call that was only late may have been counted there.
-fn owe(shared: &dyn SharedCounters, counted: &[Asked<'_>], shares: &[Bucket<'_>], levels: &[Level], why: &StoreFault) {
+fn owe(
+    shared: &dyn SharedCounters,
+    counted: &[Asked<'_>],
+    shares: &[(&Table, Bucket<'_>)],
+    levels: &[Level],
+    why: &StoreFault,
+) {
     match why {
         StoreFault::Late => return,
         StoreFault::Away | StoreFault::Busy | StoreFault::Refused(_) => {}
     }
-    for ((asked, share), level) in counted.iter().zip(shares).zip(levels) {
+    for ((asked, (_, share)), level) in counted.iter().zip(shares).zip(levels) {
         if level.answer == Answer::Charged {
             shared.owe(&asked.bucket(), share.rate, level.reset_after);
         }
-    }
-}
-
-impl Needs {
-    /// Takes from the table, where there is anything to take.
-    fn take(&self, now: Micros, buckets: &[Bucket<'_>]) -> Vec<Level> {
-        if buckets.is_empty() { Vec::new() } else { self.table.take(now, buckets) }
     }
 }
 

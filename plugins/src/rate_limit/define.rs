@@ -24,6 +24,8 @@ const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization",
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
+    /// Its place among the limits of the snapshot.
+    pub(super) index: usize,
     parts: Box<[Part]>,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
@@ -83,7 +85,10 @@ pub(super) fn define(written: &BTreeMap<String, Limit>, tenants: &Tenants<'_>, i
     let mut limits = built_in();
     limits.extend(written.iter().map(|(name, limit)| (name.clone(), limit.clone())));
     unknown_in_tenants(&limits, tenants, issues);
-    limits.iter().map(|(name, limit)| (name.clone(), rule(name, limit, tenants, issues).map(Arc::new))).collect()
+    let numbered = limits.iter().enumerate();
+    numbered
+        .map(|(index, (name, limit))| (name.clone(), rule(name, index, limit, tenants, issues).map(Arc::new)))
+        .collect()
 }
 
 /// `per_key`, and one limit a class.
@@ -104,7 +109,7 @@ fn built_in() -> BTreeMap<String, Limit> {
     [Class::Auth, Class::Management, Class::Evaluation].map(class).into_iter().chain([per_key]).collect()
 }
 
-fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
+fn rule(name: &str, index: usize, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
     let Limit { key, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
     check_name(name, &requests.span, issues);
@@ -145,6 +150,7 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
     let numbers = site.numbers(name).map_err(|wrong| issues.push("limits.numbers", span, format!("`{name}`: {wrong}")));
     let mut rule = Rule {
         name: name.into(),
+        index,
         parts,
         mode: *mode,
         consistency: *consistency,

@@ -85,9 +85,14 @@ impl Needs {
     pub async fn look(&self, rules: &Rules, limit: &str, named: &Named) -> Result<Seen, InspectError> {
         let (rule, numbers, key) = self.find(rules, limit, named)?;
         let (bucket, place) = self.place(rule, numbers, key);
+        // What no request has met is full.
+        let here = || match self.table(rule) {
+            Some(table) => table.peek(self.now(), &bucket),
+            None => Level::at_rest(bucket.rate, 0, self.now()),
+        };
         let (level, counted) = match place {
-            Place::Memory(table, now) => (table.peek(now, &bucket), "memory"),
-            Place::Share(table, now) => (table.peek(now, &bucket), "share"),
+            Place::Memory => (here(), "memory"),
+            Place::Share => (here(), "share"),
             Place::Shared(store) => (store.peek(&bucket).await?, "shared"),
         };
         let (burst, cost) = (bucket.rate.burst(), bucket.rate.cost());
@@ -101,7 +106,9 @@ impl Needs {
     pub async fn reset(&self, rules: &Rules, limit: &str, named: &Named) -> Result<u128, InspectError> {
         let (rule, numbers, key) = self.find(rules, limit, named)?;
         match self.place(rule, numbers, key) {
-            (bucket, Place::Memory(table, _) | Place::Share(table, _)) => table.clear(&bucket),
+            (bucket, Place::Memory | Place::Share) => {
+                self.table(rule).into_iter().for_each(|table| table.clear(self.now(), &bucket));
+            }
             (bucket, Place::Shared(store)) => store.clear(&bucket).await?,
         }
         Ok(key)

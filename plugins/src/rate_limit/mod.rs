@@ -22,7 +22,7 @@ use std::sync::Arc;
 use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, Issues, RouteId, Verdict};
 
 pub use charge::Needs;
-pub(crate) use charge::charge;
+pub(crate) use charge::{Bound, charge};
 pub use counters::{Answer, Binding, Bucket, Clearing, Leasing, Level, Peeking, SharedCounters, StoreFault, Taking};
 pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
@@ -32,7 +32,7 @@ pub(crate) use keys::{Origin, Who};
 pub use numbers::Numbers;
 pub use rules::{ApiKeyCallers, Input, PER_KEY, RouteLimits, Rules, WINDOW_MAX};
 pub use settings::*;
-pub use table::{SLOTS, Table};
+pub use table::{KEYS_MAX, Table, Tables};
 pub(crate) use told::Standing;
 pub use told::{Counted, Excess, Field, Note, NoteKind, fields};
 
@@ -44,7 +44,7 @@ exceeded!("rate_limit.exceeded", "Too many requests", "It exceeds limits.", Exce
 /// The rules that are asked before authentication.
 pub struct RateLimit {
     rules: Arc<Rules>,
-    needs: Needs,
+    bound: Bound,
 }
 
 impl RateLimit {
@@ -77,7 +77,8 @@ impl Control for RateLimit {
     type Posture = Adjustable;
 
     fn compile(rules: Arc<Rules>, needs: &Needs, _: &mut Issues) -> Option<Self> {
-        Some(Self { rules, needs: needs.clone() })
+        let bound = needs.bind(&rules);
+        Some(Self { rules, bound })
     }
 
     async fn check<'r>(&'r self, sees: Sees<'r>) -> Result<Verdict<Counted, Deny>, Fault> {
@@ -85,7 +86,7 @@ impl Control for RateLimit {
         let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
         let origin =
             Origin { client: client.counted(), route: &plan.name, headers: facts.headers, who: Who::default() };
-        let charged = charge(NAME, &self.needs, plan.rate_limit.iter(), origin, None).await?;
+        let charged = charge(NAME, &self.bound, plan.rate_limit.iter(), origin, None).await?;
         Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
     }
 }

@@ -72,6 +72,13 @@ pub(crate) struct RoutePlan {
     pub(crate) per_key: Option<Arc<Rule>>,
 }
 
+impl RoutePlan {
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let Self { name: _, rate_limit, quota, per_key } = self;
+        rate_limit.iter().chain(quota).chain(per_key).map(|rule| &**rule)
+    }
+}
+
 impl Rules {
     /// Compiles what was written, or says everything that is wrong with it.
     pub fn compile(input: Input<'_>, issues: &mut Issues) -> Option<Arc<Self>> {
@@ -95,6 +102,11 @@ impl Rules {
         self.routes.get(route.index())?.as_ref()
     }
 
+    /// The rules that a request can meet, some more than once.
+    pub(super) fn under_routes(&self) -> impl Iterator<Item = &Rule> {
+        self.routes.iter().flatten().flat_map(RoutePlan::rules)
+    }
+
     /// A rule by the name of its limit.
     pub(super) fn rule(&self, limit: &str) -> Option<&Rule> {
         self.defined.get(limit)?.as_deref()
@@ -103,9 +115,7 @@ impl Rules {
     /// Whether there is a route of this name, `host/route`, under this limit.
     pub(super) fn is_under(&self, route: &str, limit: &str) -> bool {
         let plan = self.routes.iter().flatten().find(|plan| &*plan.name == route);
-        plan.is_some_and(|RoutePlan { name: _, rate_limit, quota, per_key }| {
-            rate_limit.iter().chain(quota).chain(per_key).any(|rule| &*rule.name == limit)
-        })
+        plan.is_some_and(|plan| plan.rules().any(|rule| &*rule.name == limit))
     }
 
     /// The names of all limits.

@@ -8,7 +8,7 @@ use portcullis_api::{Micros, Outcome, Secret, Trail, Verdict};
 use super::site::{ask, ask_with, before};
 use crate::{
     rate_limit::{
-        Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, Rate, SharedCounters, StoreFault, Table, Taking,
+        Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, Rate, SharedCounters, StoreFault, Tables, Taking,
     },
     testing::HandClock,
 };
@@ -61,9 +61,9 @@ fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>
     let clock = HandClock::new();
     let instances = NonZeroU32::new(instances).unwrap();
     let store = Arc::new(Scripted { answer, instances, asked: Mutex::default(), owed: Mutex::default() });
-    let table = Arc::new(Table::new(1 << 10));
+    let tables = Arc::new(Tables::new(1 << 10));
     let key = Secret::new(vec![7; 32]);
-    let needs = Needs::shared(clock.clone(), table, store.clone(), &key);
+    let needs = Needs::shared(clock.clone(), tables, store.clone(), &key);
     (store, clock, needs)
 }
 

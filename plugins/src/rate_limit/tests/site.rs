@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     rate_limit::{
-        ApiKeyCallers, Class, Counted, Deny, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, Table,
+        ApiKeyCallers, Class, Counted, Deny, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, Tables,
         TenantLimit,
     },
     testing::{HandClock, now_or_never},
@@ -87,7 +87,7 @@ pub(crate) fn client(ip: &str) -> ClientIp {
 }
 
 pub(crate) fn needs(clock: &Arc<HandClock>) -> Needs {
-    Needs::in_memory(clock.clone(), Arc::new(Table::new(1 << 10)))
+    Needs::in_memory(clock.clone(), Arc::new(Tables::new(1 << 10)))
 }
 
 pub(crate) fn before(text: &str, needs: &Needs) -> RateLimit {

@@ -9,7 +9,7 @@ use portcullis_api::{
 use portcullis_plugins::{
     bans::{SharedBans, Strike, Struck},
     rate_limit::{
-        Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, Table,
+        Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, Tables,
     },
 };
 
@@ -38,8 +38,8 @@ fn control(counters: Arc<dyn SharedCounters>) -> RateLimit {
     let mut issues = Issues::default();
     let input = Input { limits: &limits, routes: &routes, tenants: &[] };
     let rules = Rules::compile(input, &mut issues).unwrap();
-    let (clock, table) = (Arc::new(Monotonic(Instant::now())), Arc::new(Table::default()));
-    let needs = Needs::shared(clock, table, counters, &Secret::new(vec![7; 32]));
+    let (clock, tables) = (Arc::new(Monotonic(Instant::now())), Arc::new(Tables::new(1 << 10)));
+    let needs = Needs::shared(clock, tables, counters, &Secret::new(vec![7; 32]));
     RateLimit::compile(rules, &needs, &mut issues).unwrap()
 }
 

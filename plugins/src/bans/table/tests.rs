@@ -6,6 +6,7 @@ use portcullis_api::{Millis, Topology};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::bans::*;
 use crate::testing::{HandClock, now_or_never};
 
 const SECOND: Micros = 1_000_000;
@@ -119,6 +120,17 @@ fn a_flood_of_clients_stays_in_bounds_and_frees_no_blocked_one() {
     }
     assert!((60_000..=CLIENTS_MAX).contains(&entries(&table)));
     assert!(table.active(blocked, NOW + SECOND).is_some());
+    assert_eq!(table.lost(), 0);
+}
+
+#[test]
+fn a_block_that_ends_early_is_counted() {
+    let table = table(1, 60, 600);
+    for n in 0..200_000_u32 {
+        assert!(table.record(Ipv4Addr::from(n).into(), CODE, NOW).is_some());
+    }
+    let on = table.list(NOW).len();
+    assert_eq!(u64::try_from(on).unwrap() + table.lost(), 200_000);
 }
 
 #[test]
