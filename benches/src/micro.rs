@@ -69,6 +69,12 @@ impl Suite {
         self.row(name, None, u32::try_from(bytes).ok(), call)
     }
 
+    /// Whether rows of this name are asked for.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|word| name.contains(word.as_str()))
+    }
+
     fn row<T>(
         &mut self,
         name: &str,
@@ -76,7 +82,7 @@ impl Suite {
         bytes: Option<u32>,
         mut call: impl FnMut() -> T,
     ) -> io::Result<()> {
-        if self.filter.as_ref().is_some_and(|word| !name.contains(word.as_str())) {
+        if !self.wants(name) {
             return Ok(());
         }
         let cost = measure(self.sample, &mut call);

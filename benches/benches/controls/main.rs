@@ -3,6 +3,7 @@
 //! One function per control, in the order of the journey; a promise made in writing stands beside it as a budget.
 
 mod content;
+mod floods;
 mod heads;
 mod world;
 
@@ -39,6 +40,10 @@ fn main() -> anyhow::Result<()> {
     authorization(&mut suite, &world, &caller)?;
     quota(&mut suite, &world, &caller)?;
     content::waf(&mut suite, &world)?;
+    floods::live_keys(&mut suite)?;
+    if suite.wants("flood") {
+        floods::strangers()?;
+    }
     suite.finish()?;
     Ok(())
 }
