@@ -10,6 +10,8 @@ mod batch;
 mod breaker;
 mod call;
 mod denied;
+mod error;
+mod source;
 mod watch;
 
 use std::{
@@ -20,9 +22,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
+use ::redis::{RedisError, Script, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use portcullis_config::StoreUrl;
 use portcullis_plugins::rate_limit::{Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
 use tokio::{
     runtime::Handle,
@@ -35,22 +38,21 @@ use batch::{Sent, Waiting};
 use breaker::Breaker;
 use call::{Ask, SCRIPT};
 use denied::Denials;
+use error::said;
+use source::Source;
 
 use crate::metrics::Metrics;
-
-/// Requests that the driver queues; its own default of 50 is a bottleneck under load.
-const BUFFER: usize = 2_048;
 
 /// To connect, with TLS and authentication. Nobody waits for it but the watch.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers of a server that is no master any more: the name may lead to another one by now.
-const MOVED_ON: &[&str] = &["READONLY", "MASTERDOWN"];
+/// Answers of a server that is not, or not any more, the one to ask: another one may be by now.
+const MOVED_ON: &[&str] = &["READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
 
 /// Where the counters are and how long to wait for them.
 pub(crate) struct Options {
-    /// `redis://` or `rediss://`. May hold a password: it is never logged.
-    pub(crate) url: String,
+    /// One Redis, Sentinels, or nodes of a cluster.
+    pub(crate) url: StoreUrl,
     /// The first part of every key, and the hash tag that keeps the keys of one call in one slot.
     pub(crate) prefix: String,
     /// How long a call may wait.
@@ -59,21 +61,21 @@ pub(crate) struct Options {
     pub(crate) in_flight_max: usize,
     /// Tells this deployment's key from others. Gateways with another key count apart, and are told of.
     pub(crate) fingerprint: Option<u128>,
-    /// PEM roots for `rediss://`; the system's when not given.
+    /// PEM roots for TLS; the system's when not given.
     pub(crate) roots: Option<Vec<u8>>,
 }
 
 impl Options {
     /// 25 ms, 512 calls, the system's roots.
-    pub(crate) fn new(url: String, prefix: String) -> Self {
+    pub(crate) fn new(url: StoreUrl, prefix: String) -> Self {
         Self { url, prefix, deadline: Duration::from_millis(25), in_flight_max: 512, fingerprint: None, roots: None }
     }
 }
 
-/// The URL is none. It is not echoed: it may hold a password.
+/// There is nothing to verify the store's certificate with.
 #[derive(Debug, thiserror::Error)]
-#[error("the URL of the counters is no redis:// or rediss:// URL, or its roots are no PEM certificates")]
-pub(crate) struct NoUrl;
+#[error("the roots for the TLS of the counters are no PEM certificates")]
+pub(crate) struct NoRoots;
 
 /// How the store stands, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl Drop for RedisCounters {
 }
 
 struct Inner {
+    mode: &'static str,
     keys: String,
     evalsha: String,
     deadline: Duration,
@@ -132,10 +135,12 @@ enum Miss {
 
 impl RedisCounters {
     /// Starts. Connects behind the traffic, on `runtime`: a Redis that is away keeps nobody from starting.
-    pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoUrl> {
+    pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoRoots> {
         let Options { url, prefix, deadline, in_flight_max, fingerprint, roots } = options;
-        let client = client(url, roots).map_err(|_| NoUrl)?;
+        let mode = source::mode(&url);
+        let source = Source::of(url, roots).map_err(|_| NoRoots)?;
         let inner = Arc::new(Inner {
+            mode,
             keys: format!("{prefix}:{{{prefix}}}:"),
             evalsha: Script::new(SCRIPT).get_hash().to_owned(),
             deadline,
@@ -149,7 +154,7 @@ impl RedisCounters {
             wake: Notify::new(),
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
-        let watch = runtime.spawn(watch::watch(inner.clone(), client));
+        let watch = runtime.spawn(watch::watch(inner.clone(), source));
         // Bounded by the permits of those who wait.
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
@@ -159,6 +164,11 @@ impl RedisCounters {
     /// Whether a gateway with another `stores.key` counts under the same prefix, as far as this one has seen.
     pub(crate) fn has_other_key(&self) -> bool {
         self.inner.other_key.load(Ordering::Relaxed)
+    }
+
+    /// What kind of store it is, for who reads how it stands.
+    pub(crate) fn mode(&self) -> &'static str {
+        self.inner.mode
     }
 
     /// How the store stands.
@@ -316,11 +326,17 @@ impl Inner {
     }
 
     fn degraded(&self, why: &str) {
+        let why = &*error::meaning(self.mode, why);
         let mut health = self.health.lock();
         let since = match &*health {
             Health::Degraded { since, .. } => *since,
             Health::Healthy => {
-                tracing::warn!(event = "store.away", why, "the store is away, rules do what they say for this");
+                tracing::warn!(
+                    event = "store.away",
+                    mode = self.mode,
+                    why,
+                    "the store is away, rules do what they say for this"
+                );
                 SystemTime::now()
             }
         };
@@ -330,7 +346,7 @@ impl Inner {
     fn healthy(&self) {
         let mut health = self.health.lock();
         if *health != Health::Healthy {
-            tracing::info!(event = "store.answers", "the store answers");
+            tracing::info!(event = "store.answers", mode = self.mode, "the store answers");
             *health = Health::Healthy;
         }
     }
@@ -354,38 +370,6 @@ impl Miss {
             None => Self::Refused(said(error)),
         }
     }
-}
-
-/// An error without what it may quote: a code or a kind.
-fn said(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => code.to_owned(),
-        None if error.is_connection_refusal() => "connection refused".to_owned(),
-        None if error.is_timeout() => "timed out".to_owned(),
-        None => error.category().to_owned(),
-    }
-}
-
-fn client(url: String, roots: Option<Vec<u8>>) -> Result<Client, RedisError> {
-    if url.starts_with("rediss:") && rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The driver asks for the process's default. Whoever was faster installed the same.
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    }
-    let info = url.into_connection_info()?;
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let info = info.set_tcp_settings(tcp);
-    match roots {
-        Some(roots) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(roots) }),
-        None => Client::open(info),
-    }
-}
-
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        // Ours is around the wait of each call: the driver's would hide misses from the breaker.
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(BUFFER)
 }
 
 #[cfg(test)]

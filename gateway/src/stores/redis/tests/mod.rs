@@ -4,6 +4,8 @@ mod away;
 mod bans;
 mod batching;
 mod counting;
+mod modes;
+mod sentinel;
 mod server;
 mod tls;
 mod whole;
