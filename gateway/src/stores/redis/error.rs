@@ -56,3 +56,20 @@ fn words(refused: &CertificateError) -> &'static str {
         "its certificate is not valid"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_explained_where_it_means_more_in_this_mode() {
+        assert!(meaning("single", "MOVED").contains("the URL is of one Redis"));
+        for code in ["ASK", "TRYAGAIN"] {
+            let told = meaning("cluster", code);
+            assert!(told.starts_with(code) && told.contains("our slot is being moved"), "{told}");
+        }
+        for (mode, code) in [("cluster", "MOVED"), ("single", "ASK"), ("sentinel", "READONLY")] {
+            assert_eq!(meaning(mode, code), code);
+        }
+    }
+}
