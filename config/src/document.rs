@@ -9,7 +9,7 @@ use portcullis_plugins::{authentication, burst, cors, ip_allowlist, rate_limit, 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::places::Places;
+use crate::{places::Places, store_url::SCHEMES};
 
 /// A whole configuration file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -184,8 +184,12 @@ pub enum AccessLog {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
-    /// Where limits, violations and blocks are kept: `"memory"`, or a Redis URL, `redis://` or `rediss://` (`file:` and
-    /// `env:` references are possible, for a URL with a password).
+    /// Where limits, violations and blocks are kept: `"memory"`, or a URL: `redis://host:port/database` for one Redis,
+    /// `redis-sentinel://host:port,host:port/master-name` for the master that Sentinels name,
+    /// `redis-cluster://host:port,host:port` for a cluster; `rediss://`, `rediss-sentinel://` and `rediss-cluster://` for
+    /// the same over TLS. A user and a password stand before the first host, as `user:password@`; a URL with a password
+    /// is written as a `file:` or `env:` reference. Sentinels take `?db=N` and, where they want the same user and
+    /// password, `?sentinel_auth=same`.
     pub counters: At<CountersAt>,
     /// How long a check may wait for the store.
     pub deadline: Millis,
@@ -193,7 +197,7 @@ pub struct Stores {
     /// many there are.
     pub instances: NonZeroU32,
     /// How many buckets of each limit this gateway has room for: all of them with counters in memory, its shares with
-    /// Redis. 1,024 to 16,777,216, rounded up to a power of two; 18 bytes each, taken at the start.
+    /// Redis. 1,024 to 16,777,216, rounded up to a power of two; 17 bytes each, taken at the start.
     pub keys_max: At<u32>,
     /// First part of every key in the store: 1 to 32 of a-z, 0-9, `-` and `_`.
     pub prefix: At<String>,
@@ -221,9 +225,9 @@ impl Default for Stores {
 pub enum CountersAt {
     /// In this process.
     Memory,
-    /// In the Redis of this URL.
+    /// In the store of this URL.
     Redis(String),
-    /// In the Redis whose URL is kept elsewhere.
+    /// In the store whose URL is kept elsewhere.
     RedisAt(SecretRef),
 }
 
@@ -233,20 +237,28 @@ impl<'de> Deserialize<'de> for CountersAt {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
-            Some(("redis" | "rediss", rest)) if rest.starts_with("//") => Ok(Self::Redis(text)),
+            Some((scheme, rest)) if SCHEMES.contains(&scheme) && rest.starts_with("//") => Ok(Self::Redis(text)),
             Some(("file" | "env", _)) => SecretRef::deserialize(text.into_deserializer()).map(Self::RedisAt),
-            Some(("redis-sentinel" | "redis-cluster", _)) => Err(D::Error::custom(
-                "Sentinel and Cluster are not supported yet: write the URL of one Redis, redis:// or rediss://",
-            )),
             // The text is not echoed: a mistyped URL may carry a password.
             None if portcullis_api::nearest(&text, ["memory"]).is_some() => {
                 Err(D::Error::custom("no store of this kind: did you mean \"memory\"?"))
             }
+            Some((scheme, _)) if let Some(near) = meant(scheme) => {
+                Err(D::Error::custom(format!("no store of this kind: did you mean {near}://?")))
+            }
             Some(_) | None => Err(D::Error::custom(
-                "no store of this kind: write \"memory\", a redis:// or rediss:// URL, or a `file:` or `env:` reference to one",
+                "no store of this kind: write \"memory\", a URL (redis://, redis-sentinel:// or redis-cluster://, with \
+                 TLS rediss://, rediss-sentinel:// or rediss-cluster://), or a `file:` or `env:` reference to one",
             )),
         }
     }
+}
+
+/// The scheme that is meant by one that is none, e.g. by another project's spelling.
+fn meant(scheme: &str) -> Option<&'static str> {
+    let plain = scheme.to_ascii_lowercase().replace(['+', '_'], "-");
+    let plain = if plain == "sentinel" { "redis-sentinel".to_owned() } else { plain };
+    portcullis_api::nearest(&plain, SCHEMES.iter().copied())
 }
 
 /// An app behind the gateway.

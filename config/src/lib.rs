@@ -26,6 +26,7 @@ mod router;
 mod settle;
 mod settled;
 mod shape;
+mod store_url;
 
 pub use document::{AccessLog, Document, FrameOptions, RouteKind, TlsVersion, UpstreamProtocol};
 pub use inputs::control_inputs;
@@ -40,3 +41,4 @@ pub use settled::{
     Server, Settled, StoresSpec, UpstreamCaSpec, UpstreamSpec, UpstreamTlsSpec,
 };
 pub use shape::parse;
+pub use store_url::{Login, SentinelLogin, StoreMode, StoreServer, StoreUrl, StoreUrlError, Transport};

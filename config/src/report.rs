@@ -24,6 +24,10 @@ struct Finding {
 pub(crate) const INLINE_SECRET: &str = "secrets.inline";
 /// The code of a store that is none; what was written may be a URL with a password.
 pub(crate) const UNKNOWN_STORE: &str = "stores.unknown";
+/// The code of a store's URL that is none: its password may be anywhere in it.
+pub(crate) const NO_STORE_URL: &str = "stores.no_url";
+/// Where what was written may be a secret.
+const HIDDEN: &[&str] = &[INLINE_SECRET, UNKNOWN_STORE, NO_STORE_URL];
 
 impl Report {
     /// A report over `text`, which came from `origin`. The issues are put in the order of the text.
@@ -76,7 +80,7 @@ impl Report {
 
 /// The text with whatever may be an inline secret replaced by `*`, byte for byte, so that spans stay true.
 fn without_secrets(text: &str, issues: &[Issue]) -> String {
-    let secrets: Vec<_> = issues.iter().filter(|issue| [INLINE_SECRET, UNKNOWN_STORE].contains(&issue.code)).collect();
+    let secrets: Vec<_> = issues.iter().filter(|issue| HIDDEN.contains(&issue.code)).collect();
     let secret = |at: usize| secrets.iter().any(|issue| issue.span.contains(&at));
     let mut shown = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {

@@ -18,6 +18,7 @@ use crate::{
     document::{AccessLog, Bounds, TlsVersion, UpstreamProtocol},
     pattern::HostPattern,
     router::Router,
+    store_url::StoreUrl,
 };
 
 /// Everything a document says, resolved and checked.
@@ -181,8 +182,8 @@ pub struct StoresSpec {
 pub enum Counters {
     /// In this process.
     Memory,
-    /// In the Redis of this URL, `redis://` or `rediss://`, in UTF-8.
-    Redis(Secret),
+    /// In the Redis of this URL, in what Sentinels name, or in a cluster.
+    Redis(StoreUrl),
 }
 
 /// An issuer's keys and what they may sign with. Its claims and audiences stay in the document.

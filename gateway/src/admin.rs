@@ -11,7 +11,10 @@ use portcullis_api::{Micros, Secret};
 use portcullis_plugins::bans::{Ban, Client};
 use serde_json::json;
 
-use crate::{boot::Runtime, stores::redis::Health};
+use crate::{
+    boot::Runtime,
+    stores::redis::{Health, RedisCounters},
+};
 
 /// Answers the operator.
 pub(crate) struct Admin {
@@ -60,10 +63,7 @@ impl Admin {
             snapshot.upstreams.iter().map(|upstream| (upstream.name.to_string(), json!(upstream.is_up()))).collect();
         let store = match &self.runtime.redis {
             None => "memory".to_owned(),
-            Some(redis) if redis.has_other_key() && redis.health() == Health::Healthy => {
-                "healthy, and a gateway with another stores.key counts apart".to_owned()
-            }
-            Some(redis) => store_health(&redis.health()),
+            Some(redis) => store_health(redis),
         };
         // A store that is away or an upstream that is down is shown, and does not take the gateway out of rotation:
         // each rule has its posture, and each upstream its 503.
@@ -132,13 +132,20 @@ fn listed(ban: &Ban, now: Micros) -> serde_json::Value {
     json!({ "client": client, "known_by": known_by, "reason": ban.code, "remaining_s": remaining_s })
 }
 
-fn store_health(health: &Health) -> String {
-    match health {
+fn store_health(redis: &RedisCounters) -> String {
+    let stands = match redis.health() {
+        Health::Healthy if redis.has_other_key() => {
+            "healthy, and a gateway with another stores.key counts apart".to_owned()
+        }
         Health::Healthy => "healthy".to_owned(),
         Health::Degraded { since, why } => {
             let seconds = since.elapsed().map_or(0, |elapsed| elapsed.as_secs());
             format!("degraded for {seconds}s: {why}")
         }
+    };
+    match redis.mode() {
+        "single" => stands,
+        mode => format!("{mode}: {stands}"),
     }
 }
 

@@ -89,7 +89,7 @@ impl Fixed {
             store_key: stores.key.as_ref().map(expose),
             counters: match &stores.counters {
                 Counters::Memory => Vec::new(),
-                Counters::Redis(url) => expose(url),
+                Counters::Redis(url) => expose(url.text()),
             },
         }
     }

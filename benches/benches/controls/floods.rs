@@ -51,9 +51,10 @@ pub(crate) fn live_keys(suite: &mut Suite) -> anyhow::Result<()> {
         for n in 0..live {
             ensure!(table.take_one(NOW, keys.of(n), rate).answer == Answer::Charged, "{n} of {live}");
         }
-        ensure!(table.crowded() == 0, "{live} keys crowd {keys_max} slots");
+        // At half of the slots in use some sets are full, and two buckets in a hundred thousand crowd each other.
+        ensure!(table.crowded().saturating_mul(500) <= live, "{} of {live} keys are crowded", table.crowded());
         let mut n = 0_u64;
-        suite.bench(&format!("table: {live} keys in use, {keys_max} slots of 18 bytes"), None, || {
+        suite.bench(&format!("table: {live} keys in use, {keys_max} slots of 17 bytes"), None, || {
             n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             table.take_one(NOW, keys.of((n >> 33).checked_rem(live).unwrap_or(0)), rate)
         })?;

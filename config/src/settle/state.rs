@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use portcullis_api::{Environment, Millis, Secret};
+use portcullis_api::{At, Environment, Millis, Secret};
 use portcullis_plugins::authentication::Keys;
 
 use super::{Room, references::Holds};
 use crate::{
     document::{AccessLog, CountersAt},
-    report::INLINE_SECRET,
+    report::{INLINE_SECRET, NO_STORE_URL},
     settled::{ApiKeysSpec, Counters, IssuerSpec, KeySource, LogSpec, StoresSpec},
+    store_url::{StoreUrl, StoreUrlError, has_password},
 };
 
 /// The longest a check may wait for the store: what waits longer holds the request, and the client's patience, up.
@@ -62,45 +63,50 @@ impl Room<'_> {
         if !KEYS_MAX.contains(&stores.keys_max.value) {
             let (least, most) = KEYS_MAX.into_inner();
             let message = format!("keys_max is {}, not between {least} and {most}", stores.keys_max.value);
-            let help = "write how many callers each limit counts at once; 18 bytes are taken for each";
+            let help = "write how many callers each limit counts at once; 17 bytes are taken for each";
             self.issues.push_help("stores.keys_max", &stores.keys_max.span, message, help);
         }
-        let span = &stores.counters.span;
-        let counters = match &stores.counters.value {
-            CountersAt::Memory => Counters::Memory,
-            CountersAt::Redis(url) => {
-                if has_password(url) {
-                    let help = "keep the URL in a file and write a `file:` reference to it";
-                    self.issues.push_help(INLINE_SECRET, span, "the URL of the store holds a password", help);
-                }
-                Counters::Redis(Secret::new(url.clone().into_bytes()))
-            }
-            CountersAt::RedisAt(reference) => {
-                let url = self.read(reference, span, Holds::Secret)?;
-                let known = [&b"redis://"[..], b"rediss://"].iter().any(|scheme| url.expose().starts_with(scheme));
-                if !known || std::str::from_utf8(url.expose()).is_err() {
-                    let message = format!("`{reference}` holds no URL of a Redis");
-                    let help = "it must start with redis:// or rediss://";
-                    self.issues.push_help("stores.no_url", span, message, help);
-                }
-                Counters::Redis(url)
-            }
-        };
+        let counters = self.counters(&stores.counters);
         let key = match (&stores.key, &counters) {
             (Some(key), _) => Some(self.secret(&key.value, &key.span, "stores.key")?),
-            (None, Counters::Memory) => None,
-            (None, Counters::Redis(_)) => {
+            (None, Some(Counters::Memory)) => None,
+            (None, Some(Counters::Redis(_)) | None) => {
                 let message =
                     "counters in Redis need `key`: without it addresses and subjects would stand there in the clear";
                 let help =
                     "make one with: openssl rand -hex 32, the same for every gateway, and write key = \"file:…\"";
-                self.issues.push_help("stores.no_key", span, message, help);
+                self.issues.push_help("stores.no_key", &stores.counters.span, message, help);
                 None
             }
         };
         let (deadline, instances) = (stores.deadline, stores.instances);
         let (keys_max, prefix) = (stores.keys_max.value, prefix.value.clone());
-        Some(StoresSpec { counters, deadline, instances, keys_max, prefix, key })
+        Some(StoresSpec { counters: counters?, deadline, instances, keys_max, prefix, key })
+    }
+
+    fn counters(&mut self, counters: &At<CountersAt>) -> Option<Counters> {
+        let span = &counters.span;
+        let (text, whose) = match &counters.value {
+            CountersAt::Memory => return Some(Counters::Memory),
+            CountersAt::Redis(url) => {
+                if has_password(url) {
+                    let help = "keep the URL in a file and write a `file:` reference to it";
+                    self.issues.push_help(INLINE_SECRET, span, "the URL of the store holds a password", help);
+                }
+                (Secret::new(url.clone().into_bytes()), "`stores.counters` is no URL of a store".to_owned())
+            }
+            CountersAt::RedisAt(reference) => {
+                (self.read(reference, span, Holds::Secret)?, format!("`{reference}` holds no URL of a Redis"))
+            }
+        };
+        let url = std::str::from_utf8(text.expose()).map_err(|_| StoreUrlError::Encoding).and_then(StoreUrl::parse);
+        match url {
+            Ok(url) => Some(Counters::Redis(url)),
+            Err(error) => {
+                self.issues.push_help(NO_STORE_URL, span, format!("{whose}: {error}"), error.help());
+                None
+            }
+        }
     }
 
     pub(super) fn issuers(&mut self) -> BTreeMap<String, IssuerSpec> {
@@ -142,26 +148,9 @@ pub(crate) fn default_brand() -> Option<Environment> {
     Environment::parse(BRAND).ok()
 }
 
-/// Whether the user information of a URL has a password.
-fn has_password(url: &str) -> bool {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?', '#']).next();
-    let user = authority.and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
-    user.and_then(|user| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_in_a_url_is_seen() {
-        assert!(has_password("redis://:hunter2@127.0.0.1/") && has_password("rediss://u:p@h:6380"));
-        assert!(
-            !has_password("redis://127.0.0.1:6379/0")
-                && !has_password("redis://user@h")
-                && !has_password("redis://u:@h")
-        );
-    }
 
     #[test]
     fn the_default_brand_has_the_grammar_of_one() {

@@ -4,7 +4,7 @@ pub(crate) mod redis;
 
 use std::{hash::RandomState, sync::Arc};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
@@ -24,7 +24,7 @@ pub(crate) fn start(
 ) -> anyhow::Result<(Option<tokio::runtime::Runtime>, Option<Arc<RedisCounters>>)> {
     let url = match &stores.counters {
         Counters::Memory => return Ok((None, None)),
-        Counters::Redis(url) => std::str::from_utf8(url.expose()).context("stores.counters")?.to_owned(),
+        Counters::Redis(url) => url.clone(),
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("store").enable_all().build()?;

@@ -11,10 +11,12 @@ mod breaker;
 mod call;
 mod counters;
 mod denied;
+mod error;
 mod fleet;
 mod hot;
 mod lease;
 mod settle;
+mod source;
 mod watch;
 
 use std::{
@@ -26,10 +28,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
+use ::redis::{RedisError, Script, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use portcullis_api::Micros;
+use portcullis_config::StoreUrl;
 use portcullis_plugins::rate_limit::{Leasing, StoreFault};
 use tokio::{
     runtime::Handle,
@@ -42,25 +45,24 @@ use batch::Waiting;
 use breaker::Breaker;
 use call::{Ask, Asked, Given, SCRIPT};
 use denied::Denials;
+use error::said;
 use fleet::Fleet;
 use lease::Leases;
 use settle::Debts;
+use source::Source;
 
 use crate::metrics::Metrics;
-
-/// Requests that the driver queues; its own default of 50 is a bottleneck under load.
-const BUFFER: usize = 2_048;
 
 /// To connect, with TLS and authentication. Nobody waits for it but the watch.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers of a server that is no master any more: the name may lead to another one by now.
-const MOVED_ON: &[&str] = &["READONLY", "MASTERDOWN"];
+/// Answers of a server that is not, or not any more, the one to ask: another one may be by now.
+const MOVED_ON: &[&str] = &["READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
 
 /// Where the counters are and how long to wait for them.
 pub(crate) struct Options {
-    /// `redis://` or `rediss://`. May hold a password: it is never logged.
-    pub(crate) url: String,
+    /// One Redis, Sentinels, or nodes of a cluster.
+    pub(crate) url: StoreUrl,
     /// The first part of every key, and the hash tag that keeps the keys of one call in one slot.
     pub(crate) prefix: String,
     /// How long a call may wait.
@@ -71,22 +73,22 @@ pub(crate) struct Options {
     pub(crate) instances: NonZeroU32,
     /// Tells this deployment's key from others. Gateways with another key count apart, and are told of.
     pub(crate) fingerprint: Option<u128>,
-    /// PEM roots for `rediss://`; the system's when not given.
+    /// PEM roots for TLS; the system's when not given.
     pub(crate) roots: Option<Vec<u8>>,
 }
 
 impl Options {
     /// 25 ms, 512 calls, the system's roots.
-    pub(crate) fn new(url: String, prefix: String) -> Self {
+    pub(crate) fn new(url: StoreUrl, prefix: String) -> Self {
         let deadline = Duration::from_millis(25);
         Self { url, prefix, deadline, in_flight_max: 512, instances: NonZeroU32::MIN, fingerprint: None, roots: None }
     }
 }
 
-/// The URL is none. It is not echoed: it may hold a password.
+/// There is nothing to verify the store's certificate with.
 #[derive(Debug, thiserror::Error)]
-#[error("the URL of the counters is no redis:// or rediss:// URL, or its roots are no PEM certificates")]
-pub(crate) struct NoUrl;
+#[error("the roots for the TLS of the counters are no PEM certificates")]
+pub(crate) struct NoRoots;
 
 /// How the store stands, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl Drop for RedisCounters {
 }
 
 struct Inner {
+    mode: &'static str,
     keys: String,
     evalsha: String,
     deadline: Duration,
@@ -150,10 +153,12 @@ enum Miss {
 
 impl RedisCounters {
     /// Starts. Connects behind the traffic, on `runtime`: a Redis that is away keeps nobody from starting.
-    pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoUrl> {
+    pub(crate) fn start(options: Options, metrics: Arc<Metrics>, runtime: &Handle) -> Result<Self, NoRoots> {
         let Options { url, prefix, deadline, in_flight_max, instances, fingerprint, roots } = options;
-        let client = client(url, roots).map_err(|_| NoUrl)?;
+        let mode = source::mode(&url);
+        let source = Source::of(url, roots).map_err(|_| NoRoots)?;
         let inner = Arc::new(Inner {
+            mode,
             keys: format!("{prefix}:{{{prefix}}}:"),
             evalsha: Script::new(SCRIPT).get_hash().to_owned(),
             deadline,
@@ -173,7 +178,7 @@ impl RedisCounters {
             health: Mutex::new(Health::Degraded { since: SystemTime::now(), why: "not connected yet".to_owned() }),
         });
         let behind = [
-            runtime.spawn(watch::watch(inner.clone(), client)),
+            runtime.spawn(watch::watch(inner.clone(), source)),
             runtime.spawn(settle::run(inner.clone())),
             runtime.spawn(fleet::run(inner.clone())),
         ];
@@ -195,6 +200,11 @@ impl RedisCounters {
             drop(settle::all(&self.inner, &live).await);
             fleet::leave(&self.inner, &live).await;
         }
+    }
+
+    /// What kind of store it is, for who reads how it stands.
+    pub(crate) fn mode(&self) -> &'static str {
+        self.inner.mode
     }
 
     /// How the store stands.
@@ -290,11 +300,17 @@ impl Inner {
     }
 
     fn degraded(&self, why: &str) {
+        let why = &*error::meaning(self.mode, why);
         let mut health = self.health.lock();
         let since = match &*health {
             Health::Degraded { since, .. } => *since,
             Health::Healthy => {
-                tracing::warn!(event = "store.away", why, "the store is away, rules do what they say for this");
+                tracing::warn!(
+                    event = "store.away",
+                    mode = self.mode,
+                    why,
+                    "the store is away, rules do what they say for this"
+                );
                 SystemTime::now()
             }
         };
@@ -304,7 +320,7 @@ impl Inner {
     fn healthy(&self) {
         let mut health = self.health.lock();
         if *health != Health::Healthy {
-            tracing::info!(event = "store.answers", "the store answers");
+            tracing::info!(event = "store.answers", mode = self.mode, "the store answers");
             *health = Health::Healthy;
         }
     }
@@ -328,38 +344,6 @@ impl Miss {
             None => Self::Refused(said(error)),
         }
     }
-}
-
-/// An error without what it may quote: a code or a kind.
-fn said(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => code.to_owned(),
-        None if error.is_connection_refusal() => "connection refused".to_owned(),
-        None if error.is_timeout() => "timed out".to_owned(),
-        None => error.category().to_owned(),
-    }
-}
-
-fn client(url: String, roots: Option<Vec<u8>>) -> Result<Client, RedisError> {
-    if url.starts_with("rediss:") && rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The driver asks for the process's default. Whoever was faster installed the same.
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    }
-    let info = url.into_connection_info()?;
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let info = info.set_tcp_settings(tcp);
-    match roots {
-        Some(roots) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(roots) }),
-        None => Client::open(info),
-    }
-}
-
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        // Ours is around the wait of each call: the driver's would hide misses from the breaker.
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(BUFFER)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The buckets of this process: a table of fixed size for each limit, so that no stream of hostile keys grows it.
 //!
-//! Eight ways, sixteen bytes a slot, one small lock a set. A bucket that is full again equals an absent one, so the
-//! slot with the smallest TAT is the one that loses least when room is needed. Where all eight of a set are in use, the
+//! Sixteen ways, sixteen bytes a slot, one small lock a set. A bucket that is full again equals an absent one, so the
+//! slot with the smallest TAT is the one that loses least when room is needed. Where all sixteen of a set are in use, the
 //! set remembers the TAT of the one that made room, and whoever is not in it counts as having used as much: so nobody
 //! is freed from a limit by a flood, and with `k` slots and `n` requests a newcomer is charged with at most about `n / k`
 //! of others (the bound of Space-Saving; Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k
@@ -27,9 +27,10 @@ use super::{
     counters::{Answer, Binding, Bucket, Level},
 };
 
-const WAYS: usize = 8;
+/// Enough that at a quarter of the slots in use one set in a million is full.
+const WAYS: usize = 16;
 
-/// Buckets of one limit when nobody says otherwise: about 1.2 MB.
+/// Buckets of one limit when nobody says otherwise: about 1.1 MB.
 pub const KEYS_MAX: u32 = 1 << 16;
 
 /// One bucket: the upper half of its key, and its TAT. All zero is free, and also right for a bucket that is full.
@@ -141,7 +142,7 @@ pub(super) fn give_back(now: Micros, taken: Micros, wanted: &[(&Table, Bucket<'_
 
 impl Table {
     /// A table of at least `keys_max` slots, rounded up to a power of two. Its memory is taken here and never grows:
-    /// 18 bytes a slot.
+    /// 17 bytes a slot.
     #[must_use]
     pub fn new(keys_max: u32) -> Self {
         Self::counting(keys_max, Arc::default())

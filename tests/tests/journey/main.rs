@@ -10,6 +10,7 @@ mod operation;
 mod refusals;
 mod responses;
 mod store;
+mod store_modes;
 mod streams;
 mod suggest;
 mod upstreams;

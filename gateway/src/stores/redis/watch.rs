@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::redis::{Client, aio};
+use ::redis::aio;
 use portcullis_api::Millis;
 use portcullis_plugins::rate_limit::{Binding, Bucket, Leasing, Rate};
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 use super::{
     CONNECT_TIMEOUT, Inner, Miss,
     call::{Ask, SCRIPT},
-    config, fleet, said, settle,
+    fleet, said, settle,
+    source::Source,
 };
 
 /// Between two attempts to connect: doubled from the one to the other.
@@ -31,14 +32,15 @@ const PROBE_IDLE: Duration = Duration::from_secs(1);
 /// Probes in a row that must succeed before the breaker closes.
 const PROBES_TO_CLOSE: u32 = 2;
 
-pub(super) async fn watch(inner: Arc<Inner>, client: Client) {
+pub(super) async fn watch(inner: Arc<Inner>, mut source: Source) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let live = inner.live.load_full();
         let Some(live) = live else {
-            match connect(&inner, &client).await {
+            match connect(&inner, &mut source).await {
                 Ok(()) => backoff = BACKOFF_MIN,
                 Err(why) => {
+                    source.doubt();
                     inner.degraded(&why);
                     sleep(backoff).await;
                     backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
@@ -47,14 +49,15 @@ pub(super) async fn watch(inner: Arc<Inner>, client: Client) {
             continue;
         };
         attend(&inner, &live).await;
+        if source.means_another().await {
+            inner.leave(&live, "the Sentinels name another master");
+        }
     }
 }
 
 /// Connects, loads the script, and takes the connection into use once a call over it succeeded.
-async fn connect(inner: &Inner, client: &Client) -> Result<(), String> {
-    let config = config();
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let mut connection = connecting.await.map_err(|error| said(&error))?;
+async fn connect(inner: &Inner, source: &mut Source) -> Result<(), String> {
+    let mut connection = source.connect(&inner.keys).await?;
     let load = async { ::redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async::<String>(&mut connection).await };
     match timeout(CONNECT_TIMEOUT, load).await {
         Ok(Ok(_)) => {}

@@ -202,16 +202,16 @@ fn limits_have_tables_of_their_own_in_one_call() {
 fn a_bucket_that_is_full_again_makes_room_and_is_not_counted_as_lost() {
     let table = Table::new(1);
     let rate = rate(1, 1_000);
-    for n in 0..8 {
+    for n in 0..16 {
         assert_eq!(table.take_one(NOW, key(n), rate).answer, Answer::Charged);
     }
-    for n in 8..16 {
+    for n in 16..32 {
         assert_eq!(table.take_one(NOW + 1_000_000, key(n), rate).answer, Answer::Charged);
     }
-    assert_eq!(table.take_one(NOW + 1_000_000, key(16), rate).answer, Answer::Charged);
+    assert_eq!(table.take_one(NOW + 1_000_000, key(32), rate).answer, Answer::Charged);
     assert_eq!(table.crowded(), 0);
     assert_eq!(
-        table.take_one(NOW + 1_000_000, key(8), rate).answer,
+        table.take_one(NOW + 1_000_000, key(16), rate).answer,
         Answer::Short,
         "it has made room and is not freed"
     );

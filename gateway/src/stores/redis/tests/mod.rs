@@ -5,6 +5,8 @@ mod bans;
 mod batching;
 mod counting;
 mod leasing;
+mod modes;
+mod sentinel;
 mod server;
 mod tls;
 mod whole;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use portcullis_api::Millis;
+use portcullis_config::StoreUrl;
 use portcullis_plugins::rate_limit::{Binding, Bucket, Leasing, Level, Rate, SharedCounters, StoreFault};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -71,6 +72,17 @@ impl Server {
         Self { child, port, args: args.iter().map(|&arg| arg.to_owned()).collect() }
     }
 
+    /// A node of a cluster, which has all slots or none. What it notes of the cluster stands in `folder`.
+    pub(super) async fn node(folder: &Path, slots: &[&str]) -> Self {
+        let bus = free_port().to_string();
+        let notes = folder.join(format!("nodes-{bus}.conf")).display().to_string();
+        let server = Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-config-file", &notes]);
+        if !slots.is_empty() {
+            let () = server.run(&[&["CLUSTER", "ADDSLOTSRANGE"], slots].concat()).await;
+        }
+        server
+    }
+
     fn spawn(port: u16, args: &[&str]) -> Child {
         let tls = args.contains(&"--tls-port");
         let port = if tls { "0".to_owned() } else { port.to_string() };
@@ -126,7 +138,15 @@ impl Drop for Server {
 
 /// With a deadline that no healthy answer misses on a busy machine.
 pub(super) fn options(url: String) -> Options {
-    Options { deadline: Duration::from_millis(500), in_flight_max: 4_096, ..Options::new(url, "test".to_owned()) }
+    Options {
+        deadline: Duration::from_millis(500),
+        in_flight_max: 4_096,
+        ..Options::new(parsed(&url), "test".to_owned())
+    }
+}
+
+pub(super) fn parsed(url: &str) -> StoreUrl {
+    StoreUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
 pub(super) fn start(options: Options) -> RedisCounters {
