@@ -32,10 +32,11 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
 
 fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteInput<'d> {
     // Exhaustive on purpose: what a route says and no control hears would be read and ignored.
-    let Route { path, methods: _, auth, limits, class, ip_allowlist, waf, kind: _, upstream: _ } = route;
+    let Route { path, methods, auth, limits, class, ip_allowlist, waf, kind: _, upstream: _ } = route;
     RouteInput {
         route: RouteRef { id: RouteId::new(id), name: Arc::from(name) },
         auth,
+        methods: &methods.value,
         limits,
         class: *class,
         ip_allowlist: ip_allowlist.as_ref(),

@@ -65,6 +65,8 @@ pub struct RouteInput<'d> {
     pub route: RouteRef,
     /// How it is authenticated.
     pub auth: &'d At<Auth>,
+    /// The methods it admits.
+    pub methods: &'d [At<String>],
     /// Its limits by name.
     pub limits: &'d [At<String>],
     /// Its class.
@@ -173,6 +175,7 @@ fn rules(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Arc<Rules>> {
         .map(|route| RouteLimits {
             route: &route.route,
             names: route.limits,
+            methods: route.methods,
             class: route.class,
             api_keys: api_key_callers(&route.auth.value),
         })

@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderName;
-use portcullis_api::{At, Issues, Layers, Millis, Mode, TenantId, nearest};
+use http::{HeaderName, Method};
+use portcullis_api::{At, Issues, Layers, MethodName, Millis, Mode, TenantId, nearest};
 
 use super::{
     Class, Consistency, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, TenantLimit, WINDOW_MAX,
@@ -25,6 +25,7 @@ const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization",
 pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     parts: Box<[Part]>,
+    counts: Counts,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_store_failure: OnStoreFailure,
@@ -33,7 +34,23 @@ pub(crate) struct Rule {
     tenants: HashMap<TenantId, Numbers>,
 }
 
+/// Requests of which methods a rule counts.
+#[derive(Debug)]
+enum Counts {
+    All,
+    /// At least one; `HEAD` is among them where `GET` is.
+    Only(Box<[Method]>),
+}
+
 impl Rule {
+    /// Whether requests of this method are counted.
+    pub(crate) fn counts(&self, method: &Method) -> bool {
+        match &self.counts {
+            Counts::All => true,
+            Counts::Only(methods) => methods.contains(method),
+        }
+    }
+
     pub(crate) fn numbers(&self, tenant: Option<&TenantId>) -> &Numbers {
         tenant.and_then(|tenant| self.tenants.get(tenant)).unwrap_or(&self.numbers)
     }
@@ -90,6 +107,7 @@ pub(super) fn define(written: &BTreeMap<String, Limit>, tenants: &Tenants<'_>, i
 fn built_in() -> BTreeMap<String, Limit> {
     let limit = |part, requests: u32, window| Limit {
         key: At::nowhere(vec![At::nowhere(part)]),
+        methods: None,
         requests: At::nowhere(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN)),
         window: At::nowhere(window),
         burst: None,
@@ -106,9 +124,10 @@ fn built_in() -> BTreeMap<String, Limit> {
 
 fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
-    let Limit { key, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
+    let Limit { key, methods, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
     check_name(name, &requests.span, issues);
     let parts = parts(name, key, issues);
+    let counts = counts(name, methods.as_ref(), issues);
     if window.value > WINDOW_MAX {
         issues.push(
             "limits.window_too_long",
@@ -146,6 +165,7 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
     let mut rule = Rule {
         name: name.into(),
         parts,
+        counts,
         mode: *mode,
         consistency: *consistency,
         on_store_failure: on_store_failure.clone(),
@@ -205,6 +225,21 @@ fn parts(name: &str, key: &At<Vec<At<KeyPart>>>, issues: &mut Issues) -> Box<[Pa
         }
     }
     parts.into()
+}
+
+fn counts(name: &str, methods: Option<&At<Vec<At<MethodName>>>>, issues: &mut Issues) -> Counts {
+    let Some(At { value: written, span }) = methods else { return Counts::All };
+    if written.is_empty() {
+        let message = format!("`{name}` counts requests of no method");
+        issues.push_help("limits.methods", span, message, "leave `methods` out to count all, or list them");
+    }
+    for (n, At { value, span }) in written.iter().enumerate() {
+        if written.iter().take(n).any(|earlier| earlier.value == *value) {
+            let message = format!("`{name}`: method {} is written twice", value.method());
+            issues.push_help("limits.methods", span, message, "write each method once");
+        }
+    }
+    Counts::Only(MethodName::with_head(written.iter().map(|method| method.value.clone())).into())
 }
 
 /// A header that a client's request can have when it is counted, or what is wrong with it and what to write.

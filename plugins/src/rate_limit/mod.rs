@@ -85,7 +85,8 @@ impl Control for RateLimit {
         let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
         let origin =
             Origin { client: client.counted(), route: &plan.name, headers: facts.headers, who: Who::default() };
-        let charged = charge(NAME, &self.needs, plan.rate_limit.iter(), origin, None).await?;
+        let rules = plan.rate_limit.iter().filter(|rule| rule.counts(facts.method));
+        let charged = charge(NAME, &self.needs, rules, origin, None).await?;
         Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
     }
 }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
-use portcullis_api::{At, Issues, Layers, Millis, RouteId, RouteRef, TenantId};
+use http::Method;
+use portcullis_api::{At, Issues, Layers, MethodName, Millis, RouteId, RouteRef, TenantId};
 
 use super::{
     Class, Limit, Numbers, OnStoreFailure, TenantLimit,
@@ -36,6 +38,8 @@ pub struct RouteLimits<'d> {
     pub route: &'d RouteRef,
     /// Its `limits`.
     pub names: &'d [At<String>],
+    /// The methods it admits.
+    pub methods: &'d [At<String>],
     /// Its `class`.
     pub class: Option<Class>,
     /// Whether API keys are among its credentials.
@@ -83,6 +87,7 @@ impl Rules {
         let mut used = BTreeSet::new();
         for route in routes {
             let plan = plan(route, &defined, &mut used, issues);
+            some_method_is_counted(route, &defined, limits, issues);
             if let Some(place) = plans.get_mut(route.route.id.index()) {
                 *place = Some(plan);
             }
@@ -135,7 +140,7 @@ impl Rules {
 }
 
 fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>, issues: &mut Issues) -> RoutePlan {
-    let RouteLimits { route, names, class, api_keys } = *route;
+    let RouteLimits { route, names, methods: _, class, api_keys } = *route;
     let mut plan = RoutePlan { name: route.name.clone(), rate_limit: Vec::new(), quota: Vec::new(), per_key: None };
     let mut listed: BTreeSet<&str> = BTreeSet::new();
     for At { value: name, span } in names {
@@ -158,4 +163,39 @@ fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>,
         plan.per_key = defined.get(PER_KEY).cloned().flatten();
     }
     plan
+}
+
+/// A limit that counts none of a route's methods would be read as if the route were under it. `per_key` may: routes get
+/// it unasked.
+fn some_method_is_counted(
+    route: &RouteLimits<'_>,
+    defined: &Defined,
+    limits: &BTreeMap<String, Limit>,
+    issues: &mut Issues,
+) {
+    // One that is none, or that there is none, is the route's own mistake, and said there.
+    let written: Option<Vec<_>> = route.methods.iter().map(|method| MethodName::parse(&method.value).ok()).collect();
+    let Some(admitted) = written.map(MethodName::with_head).filter(|methods| !methods.is_empty()) else { return };
+    let counts_none = |name: &str| {
+        let rule = defined.get(name).and_then(Option::as_ref);
+        rule.is_some_and(|rule| !admitted.iter().any(|method| rule.counts(method)))
+    };
+    let mut say = |name: &str, span: &Range<usize>, how: &str| {
+        let all = admitted.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let message =
+            format!("route `{}` is under `{name}`{how}, which counts none of its methods: {all}", route.route.name);
+        issues.push_help(
+            "limits.never_counts",
+            span,
+            message,
+            "take one from the other, or add a method to one of them",
+        );
+    };
+    for At { value: name, span } in route.names.iter().filter(|name| counts_none(&name.value)) {
+        say(name, span, "");
+    }
+    let class = route.class.map(Class::as_str).filter(|name| counts_none(name));
+    if let Some((name, methods)) = class.and_then(|name| Some((name, limits.get(name)?.methods.as_ref()?))) {
+        say(name, &methods.span, " by its class");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32};
 
-use portcullis_api::{At, Millis, Mode};
+use portcullis_api::{At, MethodName, Millis, Mode};
 use schemars::JsonSchema;
 use serde::{
     Deserialize,
@@ -16,6 +16,9 @@ pub struct Limit {
     /// What is counted, e.g. `["api_key"]` or `["tenant", "route"]`. A part that a request lacks is counted in one
     /// shared bucket; it is never unlimited.
     pub key: At<Vec<At<KeyPart>>>,
+    /// Requests of these methods only, e.g. `["POST", "PUT"]`, in upper case; `GET` stands for `HEAD` too. Of all methods
+    /// when not written. Another method's request is neither counted nor told of the limit.
+    pub methods: Option<At<Vec<At<MethodName>>>>,
     /// Requests per window.
     pub requests: At<NonZeroU32>,
     /// The window.

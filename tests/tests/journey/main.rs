@@ -5,6 +5,7 @@ mod bans;
 mod bodies;
 mod edge;
 mod identity;
+mod limit_methods;
 mod limits;
 mod operation;
 mod refusals;

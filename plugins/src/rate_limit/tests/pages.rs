@@ -36,6 +36,7 @@ struct Host {
 #[serde(default, deny_unknown_fields)]
 struct Route {
     limits: Vec<At<String>>,
+    methods: Vec<At<String>>,
     class: Option<rate_limit::Class>,
     ip_allowlist: Option<ip_allowlist::Settings>,
 }
@@ -76,6 +77,7 @@ impl Example {
             .map(|(name, route)| rate_limit::RouteLimits {
                 route: name,
                 names: &route.limits,
+                methods: &route.methods,
                 class: route.class,
                 api_keys: rate_limit::ApiKeyCallers::Accepted,
             })

@@ -34,7 +34,8 @@ fn control(counters: Arc<dyn SharedCounters>) -> RateLimit {
     let limits: BTreeMap<String, Limit> = toml::from_str(text).unwrap();
     let route = RouteRef { id: RouteId::new(0), name: "host/route".into() };
     let names = [At::nowhere("ten".to_owned())];
-    let routes = [RouteLimits { route: &route, names: &names, class: None, api_keys: ApiKeyCallers::Refused }];
+    let routes =
+        [RouteLimits { route: &route, names: &names, methods: &[], class: None, api_keys: ApiKeyCallers::Refused }];
     let mut issues = Issues::default();
     let input = Input { limits: &limits, routes: &routes, tenants: &[] };
     let rules = Rules::compile(input, &mut issues).unwrap();
