@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Mode, Outcome, Rejection};
@@ -20,7 +20,9 @@ use crate::{
     body::{Body, Budget},
     clock::SystemClock,
     decisions::Decisions,
-    edge, head, journey,
+    edge,
+    failure::{classify, is_late},
+    head, journey,
     metrics::Metrics,
     outbound::{self, CredentialPolicy, Forwarding},
     pseudonym::Pseudonyms,
@@ -386,45 +388,4 @@ fn over(trip: &mut Trip, bytes: u64, max: u64, shadow: bool) -> Result<(), Box<R
 
 fn bug(what: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, what)
-}
-
-/// Whether the edge ended the connection because the request's body was late.
-fn is_late(trip: &Trip) -> bool {
-    trip.phase.as_ref().is_some_and(edge::RequestPhase::is_late)
-}
-
-/// What an error of the proxy means to the client; `None` when the client is gone.
-fn classify(error: &Error, late: bool) -> Option<Own> {
-    let why = || error.etype().as_str().to_owned();
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Own::Timeout),
-        (
-            ErrorSource::Upstream,
-            ErrorType::ConnectTimedout
-            | ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::ConnectProxyFailure
-            | ErrorType::TLSWantX509Lookup
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert
-            | ErrorType::HandshakeError
-            | ErrorType::BindError
-            | ErrorType::SocketError,
-        ) => Some(Own::Unreachable(why())),
-        (ErrorSource::Upstream, _) => Some(Own::BadAnswer(why())),
-        (ErrorSource::Downstream, _) if late => Some(Own::BodyTimeout),
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(Own::BodyTimeout),
-        (
-            ErrorSource::Downstream,
-            ErrorType::WriteError
-            | ErrorType::ReadError
-            | ErrorType::ConnectionClosed
-            | ErrorType::WriteTimedout
-            | ErrorType::H2Error,
-        ) => None,
-        (ErrorSource::Downstream, _) => Some(Own::Body),
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Own::Bug(why())),
-    }
 }
