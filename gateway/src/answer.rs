@@ -117,6 +117,14 @@ pub(crate) fn take_over(session: &Session, trip: &Trip, answer: &mut ResponseHea
     dress(session, trip, answer)
 }
 
+/// Whether a head is all of its answer, and all of the request was read.
+pub(crate) fn is_whole(session: &mut Session, answer: &ResponseHeader) -> bool {
+    let bodiless = session.req_header().method == Method::HEAD
+        || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    bodiless && session.is_body_done()
+}
+
 /// What an interim answer may carry is hints for the client (RFC 8297); everything else waits for the final one.
 pub(crate) fn take_over_interim(answer: &mut ResponseHeader) {
     remove(answer, |name| *name != header::LINK);

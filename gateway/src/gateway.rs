@@ -211,15 +211,35 @@ impl ProxyHttp for Proxy {
                 .with_label_values(&[trip.snapshot.upstream_name(route.upstream), status])
                 .inc();
         }
+        if answer::is_whole(session, head) {
+            trip.over();
+        }
         answer::take_over(session, trip, head)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        trip: &mut Trip,
+    ) -> Result<Option<Duration>> {
+        // Before the client has the last piece: with its next request it may ask for the slot of this one.
+        if end && session.is_body_done() {
+            trip.over();
+        }
+        Ok(None)
     }
 
     fn upstream_response_trailer_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         trailers: &mut http::HeaderMap,
-        _trip: &mut Trip,
+        trip: &mut Trip,
     ) -> Result<()> {
+        if session.is_body_done() {
+            trip.over();
+        }
         answer::take_over_trailers(trailers);
         Ok(())
     }
@@ -260,6 +280,7 @@ impl ProxyHttp for Proxy {
             Some(rejection) => Some(rejection),
             None => classify(error, is_late(trip)).map(|own| own.rejection()),
         };
+        trip.over();
         if let Some(rejection) = rejection {
             if !trip.trail.steps().iter().any(|step| step.code == Some(rejection.code)) {
                 trip.trail.refused(&rejection, Outcome::Deny, Mode::Enforce);
@@ -285,6 +306,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, trip: &mut Trip) {
         self.0.metrics.in_flight.dec();
+        trip.over();
         let late = is_late(trip);
         // The connection is idle again, or has one stream less.
         drop(trip.phase.take());

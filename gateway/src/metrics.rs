@@ -7,6 +7,7 @@ use portcullis_plugins::{
     bans::Bans,
     burst::Burst,
     csrf::Csrf,
+    in_flight::InFlight,
     ip_allowlist::{IpAllowlist, TenantIpAllowlist},
     quota::Quota,
     rate_limit::RateLimit,
@@ -239,7 +240,7 @@ impl Metrics {
 }
 
 /// The controls in the order in which a request meets them.
-const JOURNEY: [ControlName; 10] = [
+const JOURNEY: [ControlName; 11] = [
     IpAllowlist::NAME,
     Bans::NAME,
     Burst::NAME,
@@ -248,6 +249,7 @@ const JOURNEY: [ControlName; 10] = [
     Csrf::NAME,
     Authorization::NAME,
     TenantIpAllowlist::NAME,
+    InFlight::NAME,
     Quota::NAME,
     Waf::NAME,
 ];

@@ -11,6 +11,7 @@ use crate::{
     bans::NotBanned,
     burst::Burst,
     csrf::SameSite,
+    in_flight::{InFlight, UnderWay},
     ip_allowlist::{AddressAllowed, TenantAddressAllowed},
     quota::Quota,
     rate_limit::{Counted, RateLimit},
@@ -22,6 +23,7 @@ pub struct Admitted {
     authenticated: Authenticated,
     authorized: Authorized,
     rate_limit: Cleared<RateLimit>,
+    under_way: Option<UnderWay>,
     quota: Cleared<Quota>,
     waf: Cleared<Waf>,
 }
@@ -44,6 +46,8 @@ pub struct Proofs {
     pub authorized: Authorized,
     /// The tenant admits the address.
     pub tenant_address: TenantAddressAllowed,
+    /// No more requests are under way than may be.
+    pub in_flight: Cleared<InFlight>,
     /// The caller keeps within the limits that need an identity.
     pub quota: Cleared<Quota>,
     /// What the request carries was judged, or is held back until it is.
@@ -64,10 +68,16 @@ impl Admitted {
             same_site: _,
             authorized,
             tenant_address: _,
+            in_flight,
             quota,
             waf,
         } = proofs;
-        Self { authenticated, authorized, rate_limit, quota, waf }
+        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf }
+    }
+
+    /// The request is over: it is under way no more. Before, it is until this is dropped.
+    pub fn over(&mut self) {
+        drop(self.under_way.take());
     }
 
     /// Who calls.

@@ -25,6 +25,7 @@ use portcullis_plugins::{
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
+    in_flight,
     rate_limit::{self, KeyHasher, SLOTS, Table},
     waf,
 };
@@ -108,6 +109,7 @@ impl World {
             clock: clock.clone(),
             bans: bans.clone(),
             limits: rate_limit::Needs::in_memory(clock.clone(), Arc::new(Table::new(SLOTS))),
+            in_flight: in_flight::Needs::alone(),
             burst: burst::Needs {
                 clock: clock.clone(),
                 table: Arc::new(Table::new(SLOTS)),

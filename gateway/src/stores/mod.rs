@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
+    in_flight,
     rate_limit::{self, KeyHasher, SLOTS, Table},
     waf::Violations,
 };
@@ -48,6 +49,14 @@ pub(crate) fn limits(
             Ok(rate_limit::Needs::shared(clock.clone(), table, redis.clone(), stores.instances, key))
         }
         (Some(_), None) => Err(anyhow!(NO_KEY)),
+    }
+}
+
+/// Who is under way here, of limits that all gateways of a store share.
+pub(crate) fn in_flight(stores: &StoresSpec) -> in_flight::Needs {
+    match &stores.counters {
+        Counters::Memory => in_flight::Needs::alone(),
+        Counters::Redis(_) => in_flight::Needs::among(stores.instances),
     }
 }
 

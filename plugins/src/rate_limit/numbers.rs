@@ -4,9 +4,9 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use portcullis_api::{At, Issues, Millis, TenantId};
+use portcullis_api::{Issues, Millis, TenantId};
 
-use super::{Rate, RateError, TenantLimit};
+use super::{Rate, RateError, TenantLimit, matching::LIMITS};
 
 /// Numbers as they are counted and as they are told.
 #[derive(Debug, Clone)]
@@ -107,30 +107,10 @@ impl Written {
     pub(super) fn tightened(self, own: &TenantLimit, whose: (&TenantId, &str), issues: &mut Issues) -> Self {
         let TenantLimit { requests, burst } = own;
         let at_once = self.burst.unwrap_or(self.requests);
-        let requests = lowered(requests.as_ref(), self.requests, "requests", whose, issues);
-        let burst = lowered(burst.as_ref(), at_once, "burst", whose, issues);
+        let requests = LIMITS.lowered(requests.as_ref(), self.requests, "requests", whose, issues);
+        let burst = LIMITS.lowered(burst.as_ref(), at_once, "burst", whose, issues);
         Self { requests: requests.unwrap_or(self.requests), burst: burst.or(self.burst), ..self }
     }
-}
-
-fn lowered(
-    own: Option<&At<NonZeroU32>>,
-    ceiling: NonZeroU32,
-    what: &str,
-    (tenant, limit): (&TenantId, &str),
-    issues: &mut Issues,
-) -> Option<NonZeroU32> {
-    let own = own?;
-    if own.value <= ceiling {
-        return Some(own.value);
-    }
-    issues.push_help(
-        "limits.tenant_raises",
-        &own.span,
-        format!("tenant `{tenant}` sets {what} of `{limit}` to {}, above the {ceiling} it has", own.value),
-        "a tenant may only lower its numbers; to raise them, raise them in its grant",
-    );
-    None
 }
 
 #[cfg(test)]

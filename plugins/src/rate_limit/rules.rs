@@ -2,16 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::Arc,
 };
 
-use http::Method;
-use portcullis_api::{At, Issues, Layers, MethodName, Millis, RouteId, RouteRef, TenantId};
+use portcullis_api::{At, Issues, Layers, Millis, RouteId, RouteRef, TenantId};
 
 use super::{
     Class, Limit, Numbers, OnStoreFailure, TenantLimit,
-    define::{Defined, Rule, define, unknown},
+    define::{Defined, Rule, define},
+    matching::{LIMITS, admitted},
 };
 
 /// The built-in limit of every API key. It is attached to each route that accepts API keys.
@@ -29,6 +28,8 @@ pub struct Input<'d> {
     pub routes: &'d [RouteLimits<'d>],
     /// One entry per tenant that the document names.
     pub tenants: &'d [(TenantId, Layers<'d, BTreeMap<String, TenantLimit>>)],
+    /// Names of `[in_flight]`, for whoever mixed up the two tables.
+    pub in_flight: &'d [&'d str],
 }
 
 /// What one route says of limits.
@@ -79,15 +80,15 @@ pub(crate) struct RoutePlan {
 impl Rules {
     /// Compiles what was written, or says everything that is wrong with it.
     pub fn compile(input: Input<'_>, issues: &mut Issues) -> Option<Arc<Self>> {
-        let Input { limits, routes, tenants } = input;
+        let Input { limits, routes, tenants: _, in_flight } = input;
         let sound = issues.as_slice().len();
-        let defined = define(limits, tenants, issues);
+        let defined = define(&input, issues);
         let count = routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
         let mut plans: Vec<Option<RoutePlan>> = std::iter::repeat_with(|| None).take(count).collect();
         let mut used = BTreeSet::new();
         for route in routes {
-            let plan = plan(route, &defined, &mut used, issues);
-            some_method_is_counted(route, &defined, limits, issues);
+            let plan = plan(route, (&defined, in_flight), &mut used, issues);
+            methods(route, &defined, limits, issues);
             if let Some(place) = plans.get_mut(route.route.id.index()) {
                 *place = Some(plan);
             }
@@ -139,18 +140,24 @@ impl Rules {
     }
 }
 
-fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>, issues: &mut Issues) -> RoutePlan {
+fn plan(
+    route: &RouteLimits<'_>,
+    (defined, in_flight): (&Defined, &[&str]),
+    used: &mut BTreeSet<String>,
+    issues: &mut Issues,
+) -> RoutePlan {
     let RouteLimits { route, names, methods: _, class, api_keys } = *route;
     let mut plan = RoutePlan { name: route.name.clone(), rate_limit: Vec::new(), quota: Vec::new(), per_key: None };
     let mut listed: BTreeSet<&str> = BTreeSet::new();
     for At { value: name, span } in names {
         if !listed.insert(name) {
-            issues.push("limits.duplicate", span, format!("route `{}` names limit `{name}` twice", route.name));
+            issues.push(LIMITS.duplicate, span, format!("route `{}` names limit `{name}` twice", route.name));
         } else if !defined.contains_key(name) {
-            unknown(name, span, &format!("route `{}`", route.name), defined.keys(), issues);
+            let (whose, known) = (format!("route `{}`", route.name), defined.keys().map(String::as_str));
+            LIMITS.unknown((name, span), &whose, known, ("in_flight", in_flight), issues);
         } else if class.is_some_and(|class| class.as_str() == name) {
             let message = format!("route `{}` names limit `{name}`, under which its class puts it already", route.name);
-            issues.push("limits.duplicate", span, message);
+            issues.push(LIMITS.duplicate, span, message);
         }
     }
     listed.extend(class.map(Class::as_str));
@@ -165,37 +172,16 @@ fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>,
     plan
 }
 
-/// A limit that counts none of a route's methods would be read as if the route were under it. `per_key` may: routes get
-/// it unasked.
-fn some_method_is_counted(
-    route: &RouteLimits<'_>,
-    defined: &Defined,
-    limits: &BTreeMap<String, Limit>,
-    issues: &mut Issues,
-) {
-    // One that is none, or that there is none, is the route's own mistake, and said there.
-    let written: Option<Vec<_>> = route.methods.iter().map(|method| MethodName::parse(&method.value).ok()).collect();
-    let Some(admitted) = written.map(MethodName::with_head).filter(|methods| !methods.is_empty()) else { return };
-    let counts_none = |name: &str| {
-        let rule = defined.get(name).and_then(Option::as_ref);
-        rule.is_some_and(|rule| !admitted.iter().any(|method| rule.counts(method)))
-    };
-    let mut say = |name: &str, span: &Range<usize>, how: &str| {
-        let all = admitted.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let message =
-            format!("route `{}` is under `{name}`{how}, which counts none of its methods: {all}", route.route.name);
-        issues.push_help(
-            "limits.never_counts",
-            span,
-            message,
-            "take one from the other, or add a method to one of them",
-        );
-    };
-    for At { value: name, span } in route.names.iter().filter(|name| counts_none(&name.value)) {
-        say(name, span, "");
-    }
-    let class = route.class.map(Class::as_str).filter(|name| counts_none(name));
-    if let Some((name, methods)) = class.and_then(|name| Some((name, limits.get(name)?.methods.as_ref()?))) {
-        say(name, &methods.span, " by its class");
+/// Each limit that a route is under by its word counts one of its methods. `per_key` need not: routes get it unasked.
+fn methods(route: &RouteLimits<'_>, defined: &Defined, limits: &BTreeMap<String, Limit>, issues: &mut Issues) {
+    let admitted = admitted(route.methods);
+    let class = route.class.map(Class::as_str);
+    let of_class = class.and_then(|name| Some((name, &limits.get(name)?.methods.as_ref()?.span)));
+    let named = route.names.iter().map(|At { value, span }| (value.as_str(), span));
+    for (name, span) in named.chain(of_class) {
+        if let Some(Some(rule)) = defined.get(name) {
+            let route = (&*route.route.name, admitted.as_slice());
+            LIMITS.some_method_is_counted(route, (name, span), &rule.counts, issues);
+        }
     }
 }

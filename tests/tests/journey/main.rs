@@ -5,6 +5,7 @@ mod bans;
 mod bodies;
 mod edge;
 mod identity;
+mod in_flight;
 mod limit_methods;
 mod limits;
 mod operation;

@@ -237,11 +237,18 @@ fn a_route_under_a_limit_that_counts_none_of_its_methods_is_refused() {
     let class = site("[\"POST\", \"PUT\"]", "class = \"auth\"\nmethods = [\"GET\"]");
     let (codes, said) = refused(&class);
     assert_eq!(codes, ["limits.never_counts"]);
-    assert!(said.starts_with("route `host/a` is under `class_auth` by its class, which counts none"), "{said}");
+    assert!(said.starts_with("route `host/a` is under `class_auth`, which counts none"), "{said}");
     assert_eq!(class.get(compile(&class).unwrap_err()[0].span.clone()), Some("[\"POST\", \"PUT\"]"));
     // One method in common is enough, and the HEAD of a GET is one.
     assert!(compile(&site("[\"POST\", \"PUT\"]", "limits = [\"t\"]\nmethods = [\"GET\", \"PUT\"]")).is_ok());
     assert!(compile(&site("[\"HEAD\"]", "limits = [\"t\"]\nmethods = [\"GET\"]")).is_ok());
     // What is wrong with the route's own methods is said once, by the route.
     assert!(compile(&site("[\"POST\"]", "limits = [\"t\"]\nmethods = [\"PSOT\"]")).is_ok());
+}
+
+#[test]
+fn an_in_flight_limit_among_the_limits_of_a_route_is_told_where_it_belongs() {
+    let (codes, said) = refused("[routes.a]\nlimits = [\"uploads\"]");
+    assert_eq!(codes, ["limits.unknown"]);
+    assert!(said.ends_with("it is one of `in_flight`: name it there"), "{said}");
 }

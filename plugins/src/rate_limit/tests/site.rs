@@ -69,7 +69,10 @@ pub(crate) fn compile(text: &str) -> Result<Arc<Rules>, Vec<Issue>> {
         .map(|(id, tenant)| (id.clone(), Layers { grant: Some(&tenant.grant), own: Some(&tenant.own) }))
         .collect();
     let mut issues = Issues::default();
-    let rules = Rules::compile(Input { limits: &site.limits, routes: &limits, tenants: &tenants }, &mut issues);
+    let rules = Rules::compile(
+        Input { limits: &site.limits, routes: &limits, tenants: &tenants, in_flight: &["uploads"] },
+        &mut issues,
+    );
     match rules {
         Some(rules) => {
             assert!(issues.is_empty(), "compiled in spite of {:?}", issues.as_slice());

@@ -37,7 +37,7 @@ fn control(counters: Arc<dyn SharedCounters>) -> RateLimit {
     let routes =
         [RouteLimits { route: &route, names: &names, methods: &[], class: None, api_keys: ApiKeyCallers::Refused }];
     let mut issues = Issues::default();
-    let input = Input { limits: &limits, routes: &routes, tenants: &[] };
+    let input = Input { limits: &limits, routes: &routes, tenants: &[], in_flight: &[] };
     let rules = Rules::compile(input, &mut issues).unwrap();
     let (clock, table) = (Arc::new(Monotonic(Instant::now())), Arc::new(Table::default()));
     let two = NonZeroU32::new(2).unwrap();
