@@ -240,7 +240,7 @@ impl ProxyHttp for Proxy {
         if session.is_body_done() {
             trip.over();
         }
-        answer::take_over_trailers(trailers);
+        answer::take_over_trailers(trip, trailers);
         Ok(())
     }
 

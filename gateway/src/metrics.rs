@@ -63,7 +63,13 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "portcullis_ratelimit_degraded_total",
         "counter",
         &["rule"],
-        "checks that ran on a rule's posture because the store did not answer",
+        "checks that ran on a rule's posture because the store did not answer, and costs of upstreams that were no number",
+    ),
+    (
+        "portcullis_ratelimit_costs_alone_total",
+        "counter",
+        &[],
+        "costs of upstreams that this gateway charged to its own share because the shared store did not take them",
     ),
     ("portcullis_jwks_age_seconds", "gauge", &["issuer"], "age of an issuer's key set; -1 while none could be loaded"),
     ("portcullis_jwks_refresh_total", "counter", &["issuer", "result"], "attempts to load an issuer's keys"),
@@ -125,6 +131,7 @@ pub(crate) struct Metrics {
     pub(crate) store_errors: IntCounterVec,
     pub(crate) remembered: IntCounter,
     pub(crate) degraded: IntCounterVec,
+    pub(crate) costs_alone: IntCounter,
     pub(crate) jwks_age: IntGaugeVec,
     pub(crate) jwks_refresh: IntCounterVec,
     pub(crate) api_keys_ok: IntGauge,
@@ -143,6 +150,15 @@ pub(crate) struct Metrics {
     pub(crate) label_overflow: IntCounter,
 }
 
+/// A family's options and labels.
+fn family(name: &str) -> prometheus::Result<(Opts, &'static [&'static str])> {
+    FAMILIES
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .map(|(name, _, labels, help)| (Opts::new(*name, *help), *labels))
+        .ok_or_else(|| prometheus::Error::Msg(format!("{name} is not in FAMILIES")))
+}
+
 /// Upper bounds in seconds: from a cached decision to a slow upstream.
 const BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -154,13 +170,6 @@ impl Metrics {
     /// When a family is named twice or not in [`FAMILIES`]; a test holds that this does not happen.
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let family = |name: &str| {
-            FAMILIES
-                .iter()
-                .find(|(known, ..)| *known == name)
-                .map(|(name, _, labels, help)| (Opts::new(*name, *help), *labels))
-                .ok_or_else(|| prometheus::Error::Msg(format!("{name} is not in FAMILIES")))
-        };
         let counters = |name: &str| -> prometheus::Result<IntCounterVec> {
             let (opts, labels) = family(name)?;
             let vec = IntCounterVec::new(opts, labels)?;
@@ -205,6 +214,7 @@ impl Metrics {
             store_errors: counters("portcullis_ratelimit_store_errors_total")?,
             remembered: counter("portcullis_ratelimit_remembered_total")?,
             degraded: counters("portcullis_ratelimit_degraded_total")?,
+            costs_alone: counter("portcullis_ratelimit_costs_alone_total")?,
             jwks_age: gauges("portcullis_jwks_age_seconds")?,
             jwks_refresh: counters("portcullis_jwks_refresh_total")?,
             api_keys_ok: gauge("portcullis_api_keys_last_load_success")?,

@@ -3,7 +3,8 @@
 //! Invariant: `Admitted::new` takes one proof of each kind and there is no other constructor. Adding a control means
 //! adding its proof here; the compiler then leads to the one place that must ask it.
 
-use portcullis_api::{Cleared, TenantId};
+use http::HeaderMap;
+use portcullis_api::{Cleared, TenantId, Trail};
 
 use crate::{
     authentication::{Authenticated, Caller},
@@ -13,8 +14,8 @@ use crate::{
     csrf::SameSite,
     in_flight::{InFlight, UnderWay},
     ip_allowlist::{AddressAllowed, TenantAddressAllowed},
-    quota::Quota,
-    rate_limit::{Counted, RateLimit},
+    quota::{self, Quota},
+    rate_limit::{self, Counted, RateLimit},
     waf::{Inspected, Waf},
 };
 
@@ -78,6 +79,16 @@ impl Admitted {
     /// The request is over: it is under way no more. Before, it is until this is dropped.
     pub fn over(&mut self) {
         drop(self.under_way.take());
+    }
+
+    /// Charges the limits what the head of the upstream's answer says that the request cost beyond what they counted.
+    pub fn settle(&mut self, answer: &HeaderMap, trail: &mut Trail) {
+        let stages = [(rate_limit::NAME, self.rate_limit.proof_mut()), (quota::NAME, self.quota.proof_mut())];
+        for (control, counted) in stages {
+            if let Some(counted) = counted {
+                counted.settle(control, answer, trail);
+            }
+        }
     }
 
     /// Who calls.

@@ -60,7 +60,7 @@ fn controls(out: &mut Defaults) {
         plain: [mode], at: [urls_max, phones_max, chars_max, body_max], none: [phone_regions, violations]);
     take!(out, "controls.waf.violations", waf::Violations, "", plain: [window, block], at: [max], none: []);
     take!(out, "limits.NAME", rate_limit::Limit, "key = [\"client\"]\nrequests = 1\nwindow = \"1s\"",
-        plain: [mode, consistency, on_store_failure], at: [], none: [key, methods, requests, window, burst, cost]);
+        plain: [mode, consistency, on_store_failure], at: [], none: [key, methods, requests, window, burst, cost, cost_from]);
     take!(out, "in_flight.NAME", in_flight::Settings, "key = [\"client\"]\nrequests = 1",
         plain: [mode], at: [], none: [key, methods, requests]);
     take!(out, "issuers.NAME", authentication::Issuer,

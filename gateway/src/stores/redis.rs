@@ -10,9 +10,11 @@ mod batch;
 mod breaker;
 mod call;
 mod denied;
+mod settle;
 mod watch;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +25,7 @@ use std::{
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, TlsCertificates, aio};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use portcullis_plugins::rate_limit::{Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
+use portcullis_plugins::rate_limit::{Bucket, Clearing, Instead, Level, Peeking, SharedCounters, StoreFault, Taking};
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, mpsc, oneshot},
@@ -35,6 +37,7 @@ use batch::{Sent, Waiting};
 use breaker::Breaker;
 use call::{Ask, SCRIPT};
 use denied::Denials;
+use settle::Settling;
 
 use crate::metrics::Metrics;
 
@@ -93,6 +96,7 @@ pub(crate) enum Health {
 pub(crate) struct RedisCounters {
     inner: Arc<Inner>,
     queue: mpsc::UnboundedSender<Waiting>,
+    settling: Settling,
     watch: JoinHandle<()>,
 }
 
@@ -153,7 +157,7 @@ impl RedisCounters {
         // Bounded by the permits of those who wait.
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
-        Ok(Self { inner, queue, watch })
+        Ok(Self { settling: Settling::start(&inner, runtime), inner, queue, watch })
     }
 
     /// Whether a gateway with another `stores.key` counts under the same prefix, as far as this one has seen.
@@ -170,6 +174,10 @@ impl RedisCounters {
 impl SharedCounters for RedisCounters {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
         Box::pin(self.levels(buckets))
+    }
+
+    fn charge(&self, bucket: &Bucket<'_>, tokens: NonZeroU32, instead: Instead) {
+        self.settling.charge(&self.inner, bucket, tokens, instead);
     }
 
     fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {

@@ -1,11 +1,12 @@
 //! Asks all rules of a stage about one request: charged to all or to none, in memory or in the shared store.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use portcullis_api::{Clock, ControlName, Fault, Micros, Mode, Secret, TenantId};
 
 use super::{
     Consistency, Excess, KeyHasher, OnStoreFailure, Table,
+    cost::{Due, Dues, Measured},
     counters::{Answer, Binding, Bucket, Level, SharedCounters, StoreFault},
     define::Rule,
     keys::Origin,
@@ -17,16 +18,16 @@ use super::{
 /// Invariant: buckets in a shared store are hashed under the deployment's key, so that all instances mean the same one.
 #[derive(Clone)]
 pub struct Needs {
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// The buckets, or the local shares while a shared store is away.
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     hasher: Arc<KeyHasher>,
-    shared: Option<Shared>,
+    pub(super) shared: Option<Shared>,
 }
 
 #[derive(Clone)]
-struct Shared {
-    counters: Arc<dyn SharedCounters>,
+pub(super) struct Shared {
+    pub(super) counters: Arc<dyn SharedCounters>,
     instances: NonZeroU32,
 }
 
@@ -70,9 +71,20 @@ pub(super) enum Place<'n> {
     Shared(&'n dyn SharedCounters),
 }
 
+impl fmt::Debug for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needs").finish_non_exhaustive()
+    }
+}
+
 impl Needs {
     pub(super) fn hasher(&self) -> &KeyHasher {
         &self.hasher
+    }
+
+    /// How many gateways share the store; 1 without one.
+    pub(super) fn instances(&self) -> NonZeroU32 {
+        self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.instances)
     }
 
     /// A rule's bucket, and where it is while the store answers.
@@ -103,6 +115,13 @@ impl<'r> Asked<'r> {
         Bucket { rule: &self.rule.name, key: self.key, rate: self.numbers.rate(), binding }
     }
 
+    /// What may still have to be charged to it.
+    fn due(&self, measured: &Arc<Measured>, at: CountedAt) -> Due {
+        let Self { rule, numbers, key } = *self;
+        let (rule, measured) = (rule.name.clone(), measured.clone());
+        Due { rule, measured, key, rate: numbers.rate(), window: numbers.window, at }
+    }
+
     /// The same bucket with one instance's share of the numbers.
     fn share(&self, instances: NonZeroU32) -> Bucket<'r> {
         Bucket { rate: self.numbers.rate().share(self.numbers.window, instances), ..self.bucket() }
@@ -126,18 +145,18 @@ pub(crate) async fn charge<'r>(
     let Some(shared) = &needs.shared else {
         let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
         let levels = needs.take(needs.clock.now(), &buckets);
-        return Ok(Judged::of(&asked, &levels).verdict(CountedAt::Memory));
+        return Ok(Judged::of(&asked, &levels, CountedAt::Memory).verdict(needs, CountedAt::Memory));
     };
     let (local, exact): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
     let shares: Vec<Bucket<'_>> = local.iter().map(|asked| asked.share(shared.instances)).collect();
     let taken = needs.clock.now();
     let levels = needs.take(taken, &shares);
-    let mut judged = Judged::of(&local, &levels);
+    let mut judged = Judged::of(&local, &levels, CountedAt::Share);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
-        judged.add(Judged::of(&exact, &vec![Level::UNASKED; exact.len()]));
-        return Ok(judged.verdict(CountedAt::Share));
+        judged.add(Judged::of(&exact, &vec![Level::UNASKED; exact.len()], CountedAt::Shared));
+        return Ok(judged.verdict(needs, CountedAt::Share));
     }
     let (of_exact, at) = match exactly(control, needs, shared, exact).await {
         Ok(judged) => judged,
@@ -150,7 +169,7 @@ pub(crate) async fn charge<'r>(
         needs.table.give_back(needs.clock.now(), taken, &shares, &levels);
     }
     judged.add(of_exact);
-    Ok(judged.verdict(at))
+    Ok(judged.verdict(needs, at))
 }
 
 /// Asks the store, or does what each rule says for the time when it is away.
@@ -165,7 +184,9 @@ async fn exactly<'r>(
     }
     let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
     match shared.counters.take(&buckets).await {
-        Ok(levels) if is_answer(&levels, asked.len()) => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
+        Ok(levels) if is_answer(&levels, asked.len()) => {
+            Ok((Judged::of(&asked, &levels, CountedAt::Shared), CountedAt::Shared))
+        }
         Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer that does not fit".into())),
         Err(fault) => locally(control, needs, shared, asked, &fault),
     }
@@ -207,7 +228,7 @@ fn locally(
         }
     }
     let buckets: Vec<Bucket<'_>> = counted.iter().map(|asked| asked.share(shared.instances)).collect();
-    let mut judged = Judged::of(&counted, &needs.take(needs.clock.now(), &buckets));
+    let mut judged = Judged::of(&counted, &needs.take(needs.clock.now(), &buckets), CountedAt::LocalShare);
     notes.append(&mut judged.notes);
     Ok((Judged { notes, ..judged }, CountedAt::LocalShare))
 }
@@ -225,12 +246,17 @@ struct Judged {
     /// Of the rules in force.
     enforced: Vec<Standing>,
     notes: Vec<Note>,
+    /// Of the rules that were charged, be they in force or in shadow.
+    dues: Vec<Due>,
 }
 
 impl Judged {
-    fn of(asked: &[Asked<'_>], levels: &[Level]) -> Self {
-        let mut judged = Self { enforced: Vec::with_capacity(asked.len()), notes: Vec::new() };
+    fn of(asked: &[Asked<'_>], levels: &[Level], at: CountedAt) -> Self {
+        let mut judged = Self { enforced: Vec::with_capacity(asked.len()), notes: Vec::new(), dues: Vec::new() };
         for (asked, level) in asked.iter().zip(levels) {
+            if let (Some(measured), Answer::Charged) = (&asked.rule.measured, level.answer) {
+                judged.dues.push(asked.due(measured, at));
+            }
             match (asked.rule.mode, level.answer) {
                 (Mode::Enforce, _) => {
                     judged.enforced.push(Standing::new(&asked.rule.name, asked.numbers, asked.key, *level));
@@ -248,13 +274,17 @@ impl Judged {
     fn add(&mut self, mut other: Self) {
         self.enforced.append(&mut other.enforced);
         self.notes.append(&mut other.notes);
+        self.dues.append(&mut other.dues);
     }
 
     fn is_short(&self) -> bool {
         self.enforced.iter().any(|standing| standing.answer() == Answer::Short)
     }
 
-    fn verdict(self, at: CountedAt) -> Result<Counted, Excess> {
-        if self.is_short() { Err(Excess::new(self.enforced, at)) } else { Ok(Counted::new(self.enforced, self.notes)) }
+    fn verdict(self, needs: &Needs, at: CountedAt) -> Result<Counted, Excess> {
+        if self.is_short() {
+            return Err(Excess::new(self.enforced, at));
+        }
+        Ok(Counted::new(self.enforced, self.notes, Dues::of(needs, self.dues)))
     }
 }

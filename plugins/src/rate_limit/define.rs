@@ -11,7 +11,9 @@ use http::Method;
 use portcullis_api::{At, Issues, Layers, Millis, Mode, TenantId};
 
 use super::{
-    Class, Consistency, Input, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, TenantLimit, WINDOW_MAX,
+    Class, Consistency, Input, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, RateError, TenantLimit,
+    WINDOW_MAX,
+    cost::Measured,
     keys::{Origin, Part, Parts},
     matching::{Counts, LIMITS},
     numbers::Written,
@@ -26,6 +28,7 @@ pub(crate) struct Rule {
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_store_failure: OnStoreFailure,
+    pub(super) measured: Option<Arc<Measured>>,
     pub(super) numbers: Numbers,
     /// Numbers of the tenants that have others.
     tenants: HashMap<TenantId, Numbers>,
@@ -90,6 +93,7 @@ fn built_in() -> BTreeMap<String, Limit> {
         window: At::nowhere(window),
         burst: None,
         cost: None,
+        cost_from: None,
         mode: Mode::default(),
         consistency: Consistency::default(),
         on_store_failure: OnStoreFailure::default(),
@@ -102,7 +106,7 @@ fn built_in() -> BTreeMap<String, Limit> {
 
 fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
-    let Limit { key, methods, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
+    let Limit { key, methods, requests, window, burst, cost, cost_from, mode, consistency, on_store_failure } = limit;
     LIMITS.check_name(name, &requests.span, issues);
     let parts = LIMITS.parts(name, key, issues);
     let counts = LIMITS.counts(name, methods.as_ref(), issues);
@@ -137,9 +141,14 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
         window: window.value,
         burst: burst.as_ref().map(|burst| burst.value),
         cost: cost.as_ref().map_or(NonZeroU32::MIN, |cost| cost.value),
+        at_most: cost_from.as_ref().map(|from| from.at_most.value),
     };
-    let span = cost.as_ref().map_or(&requests.span, |cost| &cost.span);
-    let numbers = site.numbers(name).map_err(|wrong| issues.push("limits.numbers", span, format!("`{name}`: {wrong}")));
+    let measured = cost_from.as_ref().and_then(|from| Measured::compile(name, from, site.cost, issues));
+    let numbers = site.numbers(name).map_err(|wrong| {
+        let most = cost_from.as_ref().filter(|_| matches!(wrong, RateError::MostTooHigh { .. }));
+        let span = most.map(|from| &from.at_most.span).or(cost.as_ref().map(|cost| &cost.span));
+        issues.push("limits.numbers", span.unwrap_or(&requests.span), format!("`{name}`: {wrong}"));
+    });
     let mut rule = Rule {
         name: name.into(),
         parts,
@@ -147,6 +156,7 @@ fn rule(name: &str, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -
         mode: *mode,
         consistency: *consistency,
         on_store_failure: on_store_failure.clone(),
+        measured,
         numbers: numbers.ok()?,
         tenants: HashMap::new(),
     };

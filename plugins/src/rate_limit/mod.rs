@@ -5,6 +5,7 @@
 //! charges all or none, `table` and [`SharedCounters`] hold the buckets, `told` says what came of it.
 
 mod charge;
+mod cost;
 mod counters;
 mod define;
 mod exceeded;
@@ -24,7 +25,7 @@ use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, I
 
 pub use charge::Needs;
 pub(crate) use charge::charge;
-pub use counters::{Answer, Binding, Bucket, Clearing, Level, Peeking, SharedCounters, StoreFault, Taking};
+pub use counters::{Answer, Binding, Bucket, Clearing, Instead, Level, Peeking, SharedCounters, StoreFault, Taking};
 pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
 pub use inspect::{InspectError, Named, Seen};

@@ -50,17 +50,15 @@ impl Numbers {
         window: Millis,
         burst: Option<NonZeroU32>,
     ) -> Result<Self, RateError> {
-        Self::at_cost(name, requests, window, burst, NonZeroU32::MIN)
+        Written { requests, window, burst, cost: NonZeroU32::MIN, at_most: None }.numbers(name)
     }
 
-    fn at_cost(
-        name: &str,
-        requests: NonZeroU32,
-        window: Millis,
-        burst: Option<NonZeroU32>,
-        cost: NonZeroU32,
-    ) -> Result<Self, RateError> {
+    fn of(name: &str, written: Written) -> Result<Self, RateError> {
+        let Written { requests, window, burst, cost, at_most } = written;
         let rate = Rate::new(requests, window, burst.unwrap_or(requests))?.at_cost(cost)?;
+        if let Some(at_most) = at_most.map(NonZeroU32::get).filter(|at_most| *at_most > rate.burst()) {
+            return Err(RateError::MostTooHigh { at_most, burst: rate.burst() });
+        }
         let seconds = window.as_secs_ceil();
         let quota = u64::from(requests.get())
             .saturating_mul(seconds.saturating_mul(1_000))
@@ -86,11 +84,13 @@ pub(super) struct Written {
     pub(super) window: Millis,
     pub(super) burst: Option<NonZeroU32>,
     pub(super) cost: NonZeroU32,
+    /// What one request may turn out to take.
+    pub(super) at_most: Option<NonZeroU32>,
 }
 
 impl Written {
     pub(super) fn numbers(self, name: &str) -> Result<Numbers, RateError> {
-        Numbers::at_cost(name, self.requests, self.window, self.burst, self.cost)
+        Numbers::of(name, self)
     }
 
     /// The operator's word for a tenant: raises or lowers.

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderName;
 use portcullis_api::{At, Issues, Layers, Millis, RouteId, RouteRef, TenantId};
 
 use super::{
@@ -75,6 +76,8 @@ pub(crate) struct RoutePlan {
     pub(crate) quota: Vec<Arc<Rule>>,
     /// `per_key`, where the route does not name it: asked after authentication, of callers with an API key only.
     pub(crate) per_key: Option<Arc<Rule>>,
+    /// Where any of them reads what a request took.
+    cost_headers: Vec<HeaderName>,
 }
 
 impl Rules {
@@ -101,6 +104,13 @@ impl Rules {
         self.routes.get(route.index())?.as_ref()
     }
 
+    /// Headers in which the upstreams of a route say what a request took. They are meant for the gateway and for nobody
+    /// else, whichever of the route's limits a request is under.
+    #[must_use]
+    pub fn cost_headers(&self, route: RouteId) -> &[HeaderName] {
+        self.of(route).map_or(&[], |plan| &plan.cost_headers)
+    }
+
     /// A rule by the name of its limit.
     pub(super) fn rule(&self, limit: &str) -> Option<&Rule> {
         self.defined.get(limit)?.as_deref()
@@ -109,7 +119,7 @@ impl Rules {
     /// Whether there is a route of this name, `host/route`, under this limit.
     pub(super) fn is_under(&self, route: &str, limit: &str) -> bool {
         let plan = self.routes.iter().flatten().find(|plan| &*plan.name == route);
-        plan.is_some_and(|RoutePlan { name: _, rate_limit, quota, per_key }| {
+        plan.is_some_and(|RoutePlan { name: _, rate_limit, quota, per_key, cost_headers: _ }| {
             rate_limit.iter().chain(quota).chain(per_key).any(|rule| &*rule.name == limit)
         })
     }
@@ -147,7 +157,13 @@ fn plan(
     issues: &mut Issues,
 ) -> RoutePlan {
     let RouteLimits { route, names, methods: _, class, api_keys } = *route;
-    let mut plan = RoutePlan { name: route.name.clone(), rate_limit: Vec::new(), quota: Vec::new(), per_key: None };
+    let mut plan = RoutePlan {
+        name: route.name.clone(),
+        rate_limit: Vec::new(),
+        quota: Vec::new(),
+        per_key: None,
+        cost_headers: Vec::new(),
+    };
     let mut listed: BTreeSet<&str> = BTreeSet::new();
     for At { value: name, span } in names {
         if !listed.insert(name) {
@@ -168,6 +184,10 @@ fn plan(
     }
     if api_keys == ApiKeyCallers::Accepted && !listed.contains(PER_KEY) {
         plan.per_key = defined.get(PER_KEY).cloned().flatten();
+    }
+    let RoutePlan { name: _, rate_limit, quota, per_key, cost_headers } = &mut plan;
+    for rule in rate_limit.iter().chain(&*quota).chain(&*per_key) {
+        cost_headers.extend(rule.measured.iter().map(|measured| measured.header.clone()));
     }
     plan
 }

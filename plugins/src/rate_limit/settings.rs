@@ -25,8 +25,12 @@ pub struct Limit {
     pub window: At<Millis>,
     /// Requests that may come at once; `requests` when not written.
     pub burst: Option<At<NonZeroU32>>,
-    /// What one request takes of `requests` and `burst`; 1 when not written. At most `burst`, also of every tenant.
+    /// What one request takes of `requests` and `burst` when it is admitted; 1 when not written. At most `burst`, also of
+    /// every tenant.
     pub cost: Option<At<NonZeroU32>>,
+    /// Where the upstream says what a request took in all, `{ header = "x-request-cost", at_most = 50 }`. What it took
+    /// beyond `cost` is charged behind the answer.
+    pub cost_from: Option<CostFrom>,
     /// `enforce` or `shadow`.
     #[serde(default)]
     pub mode: Mode,
@@ -38,6 +42,18 @@ pub struct Limit {
     /// `"deny"` (503), or `{ allow = "a written reason" }`.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
+}
+
+/// Where the upstream says what a request took.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CostFrom {
+    /// The name of a header of the answer. Its value is a whole number; less than `cost` counts as `cost`, and without the
+    /// header `cost` is all. It is taken out of the answer.
+    pub header: At<String>,
+    /// The most that one request takes; more counts as this, and so does what is no whole number. More than `cost`, and at
+    /// most `burst`, also of every tenant.
+    pub at_most: At<NonZeroU32>,
 }
 
 /// What a tenant's grant may set, and a tenant's own settings may tighten.

@@ -8,7 +8,10 @@
 //! paid the first (we charge all or none), and its map grows with every key until somebody prunes it. See
 //! `gateway/adr/0002-own-gcra-table.md`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use portcullis_api::Micros;
@@ -89,7 +92,7 @@ impl Table {
                 let Some(set) = set_mut(&mut locked, index) else {
                     return Level::of(Answer::Short, bucket.rate.take(Micros::MAX, now, 0));
                 };
-                self.charge(set, tag, bucket.rate, now, want)
+                self.admit(set, tag, bucket.rate, now, want)
             })
             .collect()
     }
@@ -99,7 +102,7 @@ impl Table {
     pub fn take_one(&self, now: Micros, key: u128, rate: Rate) -> Level {
         let (index, tag) = self.place(key);
         match self.sets.get(index) {
-            Some(set) => self.charge(&mut set.lock(), tag, rate, now, 1),
+            Some(set) => self.admit(&mut set.lock(), tag, rate, now, 1),
             None => Level::of(Answer::Short, rate.take(Micros::MAX, now, 0)),
         }
     }
@@ -132,7 +135,16 @@ impl Table {
         }
     }
 
-    fn charge(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
+    /// Takes `tokens` of a bucket at `now`, or as many as it has.
+    pub(super) fn charge(&self, now: Micros, key: u128, rate: Rate, tokens: NonZeroU32) {
+        let (index, tag) = self.place(key);
+        let Some(set) = self.sets.get(index) else { return };
+        let mut set = set.lock();
+        let tat = rate.charge(tat(&set, tag), now, tokens);
+        self.store(&mut set, Slot { tag, tat }, now);
+    }
+
+    fn admit(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
         let taken = rate.take(tat(set, tag), now, want);
         if taken.granted == 1 {
             self.store(set, Slot { tag, tat: taken.tat }, now);
@@ -186,7 +198,7 @@ fn set_mut<'s>(locked: &'s mut [(usize, MutexGuard<'_, Set>)], index: usize) -> 
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
 mod tests {
-    use std::{collections::HashMap, num::NonZeroU32, sync::Barrier, thread};
+    use std::{collections::HashMap, sync::Barrier, thread};
 
     use portcullis_api::Millis;
     use proptest::{collection::vec, prelude::*};

@@ -3,6 +3,7 @@
 mod addresses;
 mod bans;
 mod bodies;
+mod costs;
 mod edge;
 mod identity;
 mod in_flight;

@@ -7,17 +7,27 @@ use portcullis_api::{Outcome, Secret, Trail, Verdict};
 
 use super::site::{ask, ask_with, before};
 use crate::{
-    rate_limit::{Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, SharedCounters, StoreFault, Table, Taking},
+    rate_limit::{
+        Answer, Bucket, Clearing, Instead, Level, NAME, Needs, Peeking, SharedCounters, StoreFault, Table, Taking,
+    },
     testing::HandClock,
 };
 
 /// A store that answers what it is told to, and remembers what it was asked.
-struct Scripted {
-    answer: Answers,
+pub(super) struct Scripted {
+    answer: Mutex<Answers>,
     asked: Mutex<Vec<Vec<(String, u128)>>>,
+    pub(super) charged: Mutex<Vec<(String, u32)>>,
 }
 
-enum Answers {
+impl Scripted {
+    /// It answers no more.
+    pub(super) fn go_away(&self) {
+        *self.answer.lock() = Answers::Fault(StoreFault::Away);
+    }
+}
+
+pub(super) enum Answers {
     Fault(StoreFault),
     All(Answer),
     TooFew,
@@ -27,12 +37,19 @@ impl SharedCounters for Scripted {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
         self.asked.lock().push(buckets.iter().map(|bucket| (bucket.rule.to_owned(), bucket.key)).collect());
         let level = |answer| Level { answer, remaining: 0, retry_after: 2_000_001, reset_after: 3_000_000 };
-        let result = match &self.answer {
+        let result = match &*self.answer.lock() {
             Answers::Fault(fault) => Err(fault.clone()),
             Answers::All(answer) => Ok(buckets.iter().map(|_| level(*answer)).collect()),
             Answers::TooFew => Ok(Vec::new()),
         };
         Box::pin(std::future::ready(result))
+    }
+
+    fn charge(&self, bucket: &Bucket<'_>, tokens: NonZeroU32, instead: Instead) {
+        match &*self.answer.lock() {
+            Answers::Fault(_) => instead(),
+            Answers::All(_) | Answers::TooFew => self.charged.lock().push((bucket.rule.to_owned(), tokens.get())),
+        }
     }
 
     fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
@@ -44,9 +61,9 @@ impl SharedCounters for Scripted {
     }
 }
 
-fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
+pub(super) fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
     let clock = HandClock::new();
-    let store = Arc::new(Scripted { answer, asked: Mutex::default() });
+    let store = Arc::new(Scripted { answer: Mutex::new(answer), asked: Mutex::default(), charged: Mutex::default() });
     let instances = NonZeroU32::new(instances).unwrap();
     let table = Arc::new(Table::new(1 << 10));
     let key = Secret::new(vec![7; 32]);

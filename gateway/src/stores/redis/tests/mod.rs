@@ -5,6 +5,7 @@ mod bans;
 mod batching;
 mod counting;
 mod server;
+mod settling;
 mod tls;
 mod whole;
 

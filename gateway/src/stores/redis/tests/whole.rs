@@ -116,6 +116,8 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     assert_eq!(counters.peek(&one).await.unwrap().remaining, 0);
     counters.clear(&one).await.unwrap();
     assert_eq!(take(&counters, &[one]).await.unwrap()[0].answer, Answer::Charged);
+    counters.charge(&one, NonZeroU32::MIN, Box::new(|| panic!("the store takes it")));
+    until("it is charged", async || counters.peek(&one).await.unwrap().remaining == 0).await;
     let bans = counters.bans();
     let client = "0123456789abcdef0123456789abcdef".parse().unwrap();
     let strike = Strike { client, code: "waf.urls", max: 2, window: 60_000_000, block: 60_000_000 };
