@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
-use portcullis_plugins::{authentication, burst, cors, ip_allowlist, rate_limit, waf};
+use portcullis_plugins::{authentication, burst, cors, in_flight, ip_allowlist, rate_limit, waf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -39,6 +39,9 @@ pub struct Document {
     /// Limits by name. `per_key` (10 a second per API key) and the classes exist without being written.
     #[serde(default)]
     pub limits: BTreeMap<String, rate_limit::Limit>,
+    /// Limits of requests under way at once, by name.
+    #[serde(default)]
+    pub in_flight: BTreeMap<String, in_flight::Settings>,
     /// What is served, by host: an exact name or `*.` and a name for exactly one label more.
     pub hosts: BTreeMap<String, Host>,
     /// What is different for a tenant, by tenant id.
@@ -468,6 +471,9 @@ pub struct Route {
     /// Limits of `[limits]` by name.
     #[serde(default)]
     pub limits: Vec<At<String>>,
+    /// Limits of `[in_flight]` by name.
+    #[serde(default)]
+    pub in_flight: Vec<At<String>>,
     /// A class with a built-in limit.
     pub class: Option<rate_limit::Class>,
     /// One more address list in the intersection.
@@ -516,6 +522,9 @@ pub struct TenantLayer {
     /// Numbers of limits by name.
     #[serde(default)]
     pub limits: BTreeMap<String, rate_limit::TenantLimit>,
+    /// Numbers of limits of requests under way, by name.
+    #[serde(default)]
+    pub in_flight: BTreeMap<String, in_flight::Tenant>,
     /// Numbers for content.
     pub waf: Option<waf::Override>,
 }

@@ -25,6 +25,7 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
         issuers: &document.issuers,
         api_keys: document.api_keys.as_ref(),
         limits: &document.limits,
+        in_flight: &document.in_flight,
         routes: routes.zip(0u32..).map(|((name, host, route), id)| input(name, id, host, route)).collect(),
         tenants: document.tenants.iter().map(|(id, tenant)| layers(id, tenant)).collect(),
     }
@@ -32,11 +33,13 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
 
 fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteInput<'d> {
     // Exhaustive on purpose: what a route says and no control hears would be read and ignored.
-    let Route { path, methods: _, auth, limits, class, ip_allowlist, waf, kind: _, upstream: _ } = route;
+    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, kind: _, upstream: _ } = route;
     RouteInput {
         route: RouteRef { id: RouteId::new(id), name: Arc::from(name) },
         auth,
+        methods: &methods.value,
         limits,
+        in_flight,
         class: *class,
         ip_allowlist: ip_allowlist.as_ref(),
         waf: waf.as_ref(),
@@ -55,12 +58,13 @@ fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteIn
 
 fn layers<'d>(id: &portcullis_api::TenantId, tenant: &'d Tenant) -> TenantInput<'d> {
     let Tenant { grant, own } = tenant;
-    let TenantLayer { ip_allowlist: grant_list, limits: grant_limits, waf: grant_waf } = grant;
-    let TenantLayer { ip_allowlist: own_list, limits: own_limits, waf: own_waf } = own;
+    let TenantLayer { ip_allowlist: grant_list, limits: grant_limits, in_flight: granted, waf: grant_waf } = grant;
+    let TenantLayer { ip_allowlist: own_list, limits: own_limits, in_flight: owned, waf: own_waf } = own;
     TenantInput {
         tenant: id.clone(),
         ip_allowlist: Layers { grant: grant_list.as_ref(), own: own_list.as_ref() },
         limits: Layers { grant: Some(grant_limits), own: Some(own_limits) },
+        in_flight: Layers { grant: Some(granted), own: Some(owned) },
         waf: Layers { grant: grant_waf.as_ref(), own: own_waf.as_ref() },
     }
 }

@@ -93,8 +93,13 @@ async fn write(session: &mut Session, trip: &mut Trip, mut answer: ResponseHeade
 ///
 /// # Errors
 /// When a header cannot be written.
-pub(crate) fn take_over(session: &Session, trip: &Trip, answer: &mut ResponseHeader) -> Result<()> {
-    remove(answer, |name| reserved::is_response_reserved(name));
+pub(crate) fn take_over(session: &Session, trip: &mut Trip, answer: &mut ResponseHeader) -> Result<()> {
+    if let Some(admitted) = &mut trip.admitted {
+        admitted.settle(&answer.headers, &mut trip.trail);
+    }
+    let trip = &*trip;
+    let costs = cost_headers(trip);
+    remove(answer, |name| reserved::is_response_reserved(name) || costs.contains(name));
     let cookies = trip.snapshot.cookies();
     if !cookies.is_empty() && answer.headers.contains_key(header::SET_COOKIE) {
         let kept: Vec<HeaderValue> = answer
@@ -117,6 +122,14 @@ pub(crate) fn take_over(session: &Session, trip: &Trip, answer: &mut ResponseHea
     dress(session, trip, answer)
 }
 
+/// Whether a head is all of its answer, and all of the request was read.
+pub(crate) fn is_whole(session: &mut Session, answer: &ResponseHeader) -> bool {
+    let bodiless = session.req_header().method == Method::HEAD
+        || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    bodiless && session.is_body_done()
+}
+
 /// What an interim answer may carry is hints for the client (RFC 8297); everything else waits for the final one.
 pub(crate) fn take_over_interim(answer: &mut ResponseHeader) {
     remove(answer, |name| *name != header::LINK);
@@ -130,15 +143,22 @@ fn remove(answer: &mut ResponseHeader, unwanted: impl Fn(&HeaderName) -> bool) {
 }
 
 /// Nothing of ours comes back from an upstream in a trailer either.
-pub(crate) fn take_over_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn take_over_trailers(trip: &Trip, trailers: &mut HeaderMap) {
+    let costs = cost_headers(trip);
     let foreign: Vec<HeaderName> = trailers
         .keys()
-        .filter(|name| reserved::is_response_reserved(*name) || **name == header::SET_COOKIE)
+        .filter(|name| reserved::is_response_reserved(*name) || **name == header::SET_COOKIE || costs.contains(*name))
         .cloned()
         .collect();
     for name in foreign {
         trailers.remove(&name);
     }
+}
+
+/// Where upstreams of its route say what a request cost.
+fn cost_headers(trip: &Trip) -> &[HeaderName] {
+    let limits = trip.snapshot.controls.rate_limit.control();
+    limits.zip(trip.route).map_or(&[], |(limits, route)| limits.rules().cost_headers(route))
 }
 
 /// Puts the headers on that every answer carries: request id, security headers, CORS.

@@ -150,6 +150,7 @@ impl Runtime {
             clock: clock.clone(),
             bans: bans.clone(),
             limits,
+            in_flight: stores::in_flight(redis.as_ref()),
             burst,
             key_sets: prepared,
             api_keys: api_keys.table.clone(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Mode, Outcome, Rejection};
@@ -20,7 +20,9 @@ use crate::{
     body::{Body, Budget},
     clock::SystemClock,
     decisions::Decisions,
-    edge, head, journey,
+    edge,
+    failure::{classify, is_late},
+    head, journey,
     metrics::Metrics,
     outbound::{self, CredentialPolicy, Forwarding},
     pseudonym::Pseudonyms,
@@ -209,16 +211,36 @@ impl ProxyHttp for Proxy {
                 .with_label_values(&[trip.snapshot.upstream_name(route.upstream), status])
                 .inc();
         }
+        if answer::is_whole(session, head) {
+            trip.over();
+        }
         answer::take_over(session, trip, head)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        trip: &mut Trip,
+    ) -> Result<Option<Duration>> {
+        // Before the client has the last piece: with its next request it may ask for the slot of this one.
+        if end && session.is_body_done() {
+            trip.over();
+        }
+        Ok(None)
     }
 
     fn upstream_response_trailer_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         trailers: &mut http::HeaderMap,
-        _trip: &mut Trip,
+        trip: &mut Trip,
     ) -> Result<()> {
-        answer::take_over_trailers(trailers);
+        if session.is_body_done() {
+            trip.over();
+        }
+        answer::take_over_trailers(trip, trailers);
         Ok(())
     }
 
@@ -258,6 +280,7 @@ impl ProxyHttp for Proxy {
             Some(rejection) => Some(rejection),
             None => classify(error, is_late(trip)).map(|own| own.rejection()),
         };
+        trip.over();
         if let Some(rejection) = rejection {
             if !trip.trail.steps().iter().any(|step| step.code == Some(rejection.code)) {
                 trip.trail.refused(&rejection, Outcome::Deny, Mode::Enforce);
@@ -283,6 +306,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, trip: &mut Trip) {
         self.0.metrics.in_flight.dec();
+        trip.over();
         let late = is_late(trip);
         // The connection is idle again, or has one stream less.
         drop(trip.phase.take());
@@ -386,45 +410,4 @@ fn over(trip: &mut Trip, bytes: u64, max: u64, shadow: bool) -> Result<(), Box<R
 
 fn bug(what: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, what)
-}
-
-/// Whether the edge ended the connection because the request's body was late.
-fn is_late(trip: &Trip) -> bool {
-    trip.phase.as_ref().is_some_and(edge::RequestPhase::is_late)
-}
-
-/// What an error of the proxy means to the client; `None` when the client is gone.
-fn classify(error: &Error, late: bool) -> Option<Own> {
-    let why = || error.etype().as_str().to_owned();
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Own::Timeout),
-        (
-            ErrorSource::Upstream,
-            ErrorType::ConnectTimedout
-            | ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::ConnectProxyFailure
-            | ErrorType::TLSWantX509Lookup
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert
-            | ErrorType::HandshakeError
-            | ErrorType::BindError
-            | ErrorType::SocketError,
-        ) => Some(Own::Unreachable(why())),
-        (ErrorSource::Upstream, _) => Some(Own::BadAnswer(why())),
-        (ErrorSource::Downstream, _) if late => Some(Own::BodyTimeout),
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(Own::BodyTimeout),
-        (
-            ErrorSource::Downstream,
-            ErrorType::WriteError
-            | ErrorType::ReadError
-            | ErrorType::ConnectionClosed
-            | ErrorType::WriteTimedout
-            | ErrorType::H2Error,
-        ) => None,
-        (ErrorSource::Downstream, _) => Some(Own::Body),
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Own::Bug(why())),
-    }
 }

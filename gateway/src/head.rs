@@ -7,6 +7,7 @@ use portcullis_config::{HostEntry, Matched, RouteEntry, RouteKind};
 use portcullis_plugins::{
     canonical::{self, Canonical, Ended, Head, Target, Upgrade},
     cors::Preflight,
+    in_flight::UnderWay,
     quota,
     rate_limit::{self, Counted},
     waf::{self, Inspected},
@@ -91,7 +92,15 @@ pub(crate) fn settle_client(session: &Session, conn: &ConnInfo) -> Result<Client
 }
 
 /// What limits let pass in another way than by counting: shadow hits, and rules whose store is away.
-pub(crate) fn note(rate_limit: Option<&Counted>, quota: Option<&Counted>, trail: &mut Trail) {
+pub(crate) fn note(
+    rate_limit: Option<&Counted>,
+    under_way: Option<&UnderWay>,
+    quota: Option<&Counted>,
+    trail: &mut Trail,
+) {
+    if let Some(under_way) = under_way {
+        under_way.record(trail);
+    }
     for (control, counted) in [(rate_limit::NAME, rate_limit), (quota::NAME, quota)] {
         if let Some(counted) = counted {
             counted.record(control, trail);

@@ -10,7 +10,7 @@ use portcullis_plugins::{
     authentication, authorization, bans, burst,
     canonical::Upgrade,
     cors::{self, Preflight},
-    csrf, ip_allowlist, quota, rate_limit, waf,
+    csrf, in_flight, ip_allowlist, quota, rate_limit, waf,
 };
 
 use crate::{
@@ -84,9 +84,11 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     trip.tenant = tenant.cloned();
     let tenant_address = controls.tenant_ip_allowlist.pass(ip_allowlist::TenantSees { client, tenant }, trail).await?;
 
-    // 14: by key, subject, tenant.
+    // 14: how many at once, then by key, subject, tenant. What stops the request from here on gives its slots back.
+    let in_flight =
+        controls.in_flight.clear(in_flight::Sees { facts, client, route: route.id, caller, tenant }, trail).await?;
     let quota = controls.quota.clear(quota::Sees { facts, client, route: route.id, caller, tenant }, trail).await?;
-    head::note(rate_limit.proof(), quota.proof(), trail);
+    head::note(rate_limit.proof(), in_flight.proof(), quota.proof(), trail);
 
     // 15: what it carries. First the query and what the head says of the body; then the body itself, where it can be
     // read ahead: the upstream has seen nothing by then.
@@ -109,6 +111,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         same_site,
         authorized,
         tenant_address,
+        in_flight,
         quota,
         waf,
     }));

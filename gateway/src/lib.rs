@@ -15,6 +15,7 @@ mod decisions;
 mod demo;
 mod edge;
 mod edge_events;
+mod failure;
 mod gateway;
 mod head;
 mod journey;

@@ -107,6 +107,13 @@ impl Trip {
         }
     }
 
+    /// It is over for limits of requests under way: its answer is whole.
+    pub(crate) fn over(&mut self) {
+        if let Some(admitted) = &mut self.admitted {
+            admitted.over();
+        }
+    }
+
     /// Its route as configured, once known.
     #[must_use]
     pub(crate) fn route(&self) -> Option<&RouteEntry> {

@@ -3,7 +3,8 @@
 //! Invariant: `Admitted::new` takes one proof of each kind and there is no other constructor. Adding a control means
 //! adding its proof here; the compiler then leads to the one place that must ask it.
 
-use portcullis_api::{Cleared, TenantId};
+use http::HeaderMap;
+use portcullis_api::{Cleared, TenantId, Trail};
 
 use crate::{
     authentication::{Authenticated, Caller},
@@ -11,9 +12,10 @@ use crate::{
     bans::NotBanned,
     burst::Burst,
     csrf::SameSite,
+    in_flight::{InFlight, UnderWay},
     ip_allowlist::{AddressAllowed, TenantAddressAllowed},
-    quota::Quota,
-    rate_limit::{Counted, RateLimit},
+    quota::{self, Quota},
+    rate_limit::{self, Counted, RateLimit},
     waf::{Inspected, Waf},
 };
 
@@ -22,6 +24,7 @@ pub struct Admitted {
     authenticated: Authenticated,
     authorized: Authorized,
     rate_limit: Cleared<RateLimit>,
+    under_way: Option<UnderWay>,
     quota: Cleared<Quota>,
     waf: Cleared<Waf>,
 }
@@ -44,6 +47,8 @@ pub struct Proofs {
     pub authorized: Authorized,
     /// The tenant admits the address.
     pub tenant_address: TenantAddressAllowed,
+    /// No more requests are under way than may be.
+    pub in_flight: Cleared<InFlight>,
     /// The caller keeps within the limits that need an identity.
     pub quota: Cleared<Quota>,
     /// What the request carries was judged, or is held back until it is.
@@ -64,10 +69,26 @@ impl Admitted {
             same_site: _,
             authorized,
             tenant_address: _,
+            in_flight,
             quota,
             waf,
         } = proofs;
-        Self { authenticated, authorized, rate_limit, quota, waf }
+        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf }
+    }
+
+    /// The request is over: it is under way no more. Before, it is until this is dropped.
+    pub fn over(&mut self) {
+        drop(self.under_way.take());
+    }
+
+    /// Charges the limits what the head of the upstream's answer says that the request cost beyond what they counted.
+    pub fn settle(&mut self, answer: &HeaderMap, trail: &mut Trail) {
+        let stages = [(rate_limit::NAME, self.rate_limit.proof_mut()), (quota::NAME, self.quota.proof_mut())];
+        for (control, counted) in stages {
+            if let Some(counted) = counted {
+                counted.settle(control, answer, trail);
+            }
+        }
     }
 
     /// Who calls.

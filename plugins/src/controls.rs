@@ -18,6 +18,7 @@ use crate::{
     burst::{self, Burst},
     cors,
     csrf::{self, Csrf},
+    in_flight::{self, InFlight, RouteInFlight},
     ip_allowlist::{self, IpAllowlist, TenantIpAllowlist},
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
@@ -35,6 +36,7 @@ pub struct Controls {
     pub csrf: Gate<Csrf>,
     pub authorization: Gate<Authorization>,
     pub tenant_ip_allowlist: Gate<TenantIpAllowlist>,
+    pub in_flight: Gate<InFlight>,
     pub quota: Gate<Quota>,
     pub waf: Gate<Waf>,
 }
@@ -53,6 +55,8 @@ pub struct Inputs<'d> {
     pub api_keys: Option<&'d ApiKeys>,
     /// `[limits]`.
     pub limits: &'d BTreeMap<String, Limit>,
+    /// `[in_flight]`.
+    pub in_flight: &'d BTreeMap<String, in_flight::Settings>,
     /// Every route, in the order of their ids.
     pub routes: Vec<RouteInput<'d>>,
     /// Every tenant that the document names.
@@ -65,8 +69,12 @@ pub struct RouteInput<'d> {
     pub route: RouteRef,
     /// How it is authenticated.
     pub auth: &'d At<Auth>,
+    /// The methods it admits.
+    pub methods: &'d [At<String>],
     /// Its limits by name.
     pub limits: &'d [At<String>],
+    /// Its limits of requests under way, by name.
+    pub in_flight: &'d [At<String>],
     /// Its class.
     pub class: Option<rate_limit::Class>,
     /// Its own address list.
@@ -89,6 +97,8 @@ pub struct TenantInput<'d> {
     pub ip_allowlist: Layers<'d, ip_allowlist::Tenant>,
     /// Its limits by name.
     pub limits: Layers<'d, BTreeMap<String, TenantLimit>>,
+    /// Its limits of requests under way, by name.
+    pub in_flight: Layers<'d, BTreeMap<String, in_flight::Tenant>>,
     /// Its numbers for content.
     pub waf: Layers<'d, waf::Override>,
 }
@@ -102,6 +112,8 @@ pub struct Needs {
     pub bans: Arc<BanTable>,
     /// Counters of limits, in this process or shared.
     pub limits: rate_limit::Needs,
+    /// Requests under way.
+    pub in_flight: in_flight::Needs,
     /// Counters of `burst`: a table of its own, so that a flood of addresses pushes no quota out.
     pub burst: burst::Needs,
     /// The issuers' keys.
@@ -125,6 +137,7 @@ impl Controls {
             }
         };
         let (rate_limit, quota) = limits(inputs, needs, issues);
+        let in_flight = in_flight(inputs, needs, issues);
         let authentication = authentication(inputs, needs, issues);
         let csrf: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.cors)).collect();
         let csrf = Csrf::compile(csrf::Input { routes: &csrf }, &(), issues);
@@ -139,6 +152,7 @@ impl Controls {
             csrf: Gate::strict(csrf?),
             authorization: Gate::strict(authorization?),
             tenant_ip_allowlist: Gate::strict(tenant_ip_allowlist?),
+            in_flight: Gate::adjustable(in_flight?, portcullis_api::Mode::Enforce),
             quota: Gate::adjustable(quota?, portcullis_api::Mode::Enforce),
             waf: waf?,
         })
@@ -173,13 +187,27 @@ fn rules(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Arc<Rules>> {
         .map(|route| RouteLimits {
             route: &route.route,
             names: route.limits,
+            methods: route.methods,
             class: route.class,
             api_keys: api_key_callers(&route.auth.value),
         })
         .collect();
     let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.limits)).collect();
-    let input = rate_limit::Input { limits: inputs.limits, routes: &routes, tenants: &tenants };
+    let in_flight: Vec<_> = inputs.in_flight.keys().map(String::as_str).collect();
+    let input = rate_limit::Input { limits: inputs.limits, routes: &routes, tenants: &tenants, in_flight: &in_flight };
     Rules::compile(input, issues)
+}
+
+fn in_flight(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<InFlight> {
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|route| RouteInFlight { route: &route.route, names: route.in_flight, methods: route.methods })
+        .collect();
+    let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.in_flight)).collect();
+    let limits: Vec<_> = inputs.limits.keys().map(String::as_str).collect();
+    let input = in_flight::Input { settings: inputs.in_flight, routes: &routes, tenants: &tenants, limits: &limits };
+    InFlight::compile(input, &needs.in_flight, issues)
 }
 
 fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
@@ -234,12 +262,15 @@ pub fn lint(inputs: &Inputs<'_>, issues: &mut Issues) {
 /// What is in order and yet worth a look, for `portcullis check`; nothing for a document that is not in order.
 #[must_use]
 pub fn notes(inputs: &Inputs<'_>) -> Vec<String> {
-    let Some(rules) = rules(inputs, &mut Issues::default()) else { return Vec::new() };
+    let mut issues = Issues::default();
+    let Some(rules) = rules(inputs, &mut issues) else { return Vec::new() };
+    let Some(in_flight) = in_flight(inputs, &Needs::detached(), &mut issues) else { return Vec::new() };
     let unused = rules.unused().map(|name| format!("limit `{name}` is defined, and no route is under it"));
+    let empty = in_flight.unused().map(|name| format!("in-flight limit `{name}` is defined, and no route is under it"));
     let allowing = rules.allowing().map(|(name, reason)| {
         format!("limit `{name}` lets requests pass while its store is away: {}", reason.escape_debug())
     });
-    unused.chain(allowing).collect()
+    unused.chain(empty).chain(allowing).collect()
 }
 
 impl Needs {
@@ -265,6 +296,7 @@ impl Needs {
             clock: Arc::new(Still),
             bans: Arc::new(BanTable::new(&waf::Violations::default(), RandomState::new())),
             limits: rate_limit::Needs::in_memory(Arc::new(Still), Arc::new(rate_limit::Tables::new(8))),
+            in_flight: in_flight::Needs::alone(),
             burst: burst::Needs {
                 clock: Arc::new(Still),
                 table: Arc::new(Table::new(8)),

@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod controls;
 pub mod cors;
 pub mod csrf;
+pub mod in_flight;
 pub mod ip_allowlist;
 pub mod quota;
 pub mod rate_limit;

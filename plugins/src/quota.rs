@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, Issues, RouteId, TenantId, Verdict};
 
 use crate::{
@@ -56,22 +55,23 @@ impl Control for Quota {
 
     async fn check<'r>(&'r self, sees: Sees<'r>) -> Result<Verdict<Counted, Deny>, Fault> {
         let Sees { facts, client, route, caller, tenant } = sees;
-        self.judge(facts.headers, client, route, Who::of(caller, tenant)).await
+        self.judge(facts, client, route, Who::of(caller, tenant)).await
     }
 }
 
 impl Quota {
     async fn judge(
         &self,
-        headers: &HeaderMap,
+        facts: Facts<'_>,
         client: ClientIp,
         route: RouteId,
         who: Who<'_>,
     ) -> Result<Verdict<Counted, Deny>, Fault> {
         let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
-        let origin = Origin { client: client.counted(), route: &plan.name, headers, who };
+        let origin = Origin { client: client.counted(), route: &plan.name, headers: facts.headers, who };
         let per_key = plan.per_key.iter().filter(|_| who.key_id.is_some());
-        let charged = charge(NAME, &self.bound, plan.quota.iter().chain(per_key), origin, who.tenant).await?;
+        let rules = plan.quota.iter().chain(per_key).filter(|rule| rule.counts(facts.method));
+        let charged = charge(NAME, &self.bound, rules, origin, who.tenant).await?;
         Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
     }
 }

@@ -10,7 +10,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use portcullis_api::{Clock, Micros, UnixSeconds};
+use http::{HeaderMap, Method};
+use portcullis_api::{Clock, Facts, Micros, Protocol, UnixSeconds};
 
 /// Polls once. A control whose state is in memory never waits.
 pub(crate) fn now_or_never<F: Future>(future: F) -> F::Output {
@@ -43,4 +44,9 @@ impl Clock for HandClock {
     fn unix(&self) -> UnixSeconds {
         1_700_000_000
     }
+}
+
+/// A request of this method with these fields.
+pub(crate) fn facts<'r>(method: &'r Method, headers: &'r HeaderMap) -> Facts<'r> {
+    Facts { method, host: "host", path: "/", query: "", headers, protocol: Protocol::Http1 }
 }

@@ -25,6 +25,7 @@ use portcullis_plugins::{
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
+    in_flight,
     rate_limit::{self, KEYS_MAX, KeyHasher, Table, Tables},
     waf,
 };
@@ -108,6 +109,7 @@ impl World {
             clock: clock.clone(),
             bans: bans.clone(),
             limits: rate_limit::Needs::in_memory(clock.clone(), Arc::new(Tables::new(KEYS_MAX))),
+            in_flight: in_flight::Needs::alone(),
             burst: burst::Needs {
                 clock: clock.clone(),
                 table: Arc::new(Table::new(KEYS_MAX)),

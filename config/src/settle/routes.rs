@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use http::{HeaderValue, Method};
-use portcullis_api::{At, RouteId, nearest};
+use portcullis_api::{At, MethodName, RouteId, nearest};
 
 use super::Room;
 use crate::{
@@ -11,25 +11,6 @@ use crate::{
     path::Template,
     router::RouteEntry,
 };
-
-/// Methods a route may admit (RFC 9110, RFC 5789, RFC 4918). TRACE and CONNECT are not among them.
-const METHODS: &[&str] = &[
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "PATCH",
-    "DELETE",
-    "OPTIONS",
-    "PROPFIND",
-    "PROPPATCH",
-    "MKCOL",
-    "COPY",
-    "MOVE",
-    "LOCK",
-    "UNLOCK",
-    "REPORT",
-];
 
 /// A route that could be read, with what is needed to compare it with the others.
 struct Read<'d> {
@@ -98,24 +79,21 @@ impl Room<'_> {
             let message = format!("route `{route}` has no methods");
             self.issues.push_help("routes.methods", &methods.span, message, "list them, as in [\"GET\", \"POST\"]");
         }
-        let mut found: Vec<Method> = Vec::new();
+        let mut found: Vec<MethodName> = Vec::new();
         for At { value, span } in &methods.value {
-            match method(value) {
+            match MethodName::parse(value) {
                 Err(help) => {
                     let message = format!("route `{route}`: {value:?} is no method a route may admit");
                     self.issues.push_help("routes.methods", span, message, help);
                 }
                 Ok(method) if found.contains(&method) => {
-                    let message = format!("route `{route}`: method {method} is written twice");
+                    let message = format!("route `{route}`: method {} is written twice", method.method());
                     self.issues.push_help("routes.methods", span, message, "write each method once");
                 }
                 Ok(method) => found.push(method),
             }
         }
-        if found.contains(&Method::GET) && !found.contains(&Method::HEAD) {
-            found.push(Method::HEAD);
-        }
-        found
+        MethodName::with_head(found)
     }
 
     fn upstream_index(&mut self, route: &str, upstream: &At<String>) -> Option<usize> {
@@ -161,23 +139,4 @@ impl Room<'_> {
             }
         }
     }
-}
-
-/// A method, or what to write instead.
-fn method(text: &str) -> Result<Method, String> {
-    let upper = text.to_ascii_uppercase();
-    let help = if METHODS.contains(&text) {
-        return Method::from_bytes(text.as_bytes()).map_err(|error| error.to_string());
-    } else if METHODS.contains(&upper.as_str()) {
-        format!("write \"{upper}\": methods are compared by case")
-    } else if text == "*" {
-        "list the methods; a route admits nothing that is not written".to_owned()
-    } else if upper == "TRACE" || upper == "CONNECT" {
-        format!("{upper} is never admitted")
-    } else if let Some(near) = nearest(&upper, METHODS.iter().copied()) {
-        format!("did you mean \"{near}\"?")
-    } else {
-        format!("possible are {}", METHODS.join(", "))
-    };
-    Err(help)
 }

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use portcullis_api::{Code, Refusal, UNAVAILABLE};
 use portcullis_plugins::{
-    authentication, authorization, bans, burst, canonical, cors, csrf, ip_allowlist, quota, rate_limit, waf,
+    authentication, authorization, bans, burst, canonical, cors, csrf, in_flight, ip_allowlist, quota, rate_limit, waf,
 };
 
 use super::say;
@@ -54,6 +54,7 @@ fn codes() -> Vec<(&'static str, &'static [Code])> {
         ("authentication", authentication::Deny::CODES),
         ("csrf", csrf::Deny::CODES),
         ("authorization", authorization::Deny::CODES),
+        ("in_flight", in_flight::Deny::CODES),
         ("quota", quota::Deny::CODES),
         ("waf", waf::Deny::CODES),
     ]

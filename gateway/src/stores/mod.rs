@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
+    in_flight,
     rate_limit::{self, KeyHasher, Tables},
     waf::Violations,
 };
@@ -50,6 +51,14 @@ pub(crate) fn limits(
         (None, _) => Ok(rate_limit::Needs::in_memory(clock.clone(), tables)),
         (Some(redis), Some(key)) => Ok(rate_limit::Needs::shared(clock.clone(), tables, redis.clone(), key)),
         (Some(_), None) => Err(anyhow!(NO_KEY)),
+    }
+}
+
+/// Who is under way here, of limits that all gateways of a store share.
+pub(crate) fn in_flight(redis: Option<&Arc<RedisCounters>>) -> in_flight::Needs {
+    match redis {
+        None => in_flight::Needs::alone(),
+        Some(redis) => in_flight::Needs::among(redis.clone()),
     }
 }
 

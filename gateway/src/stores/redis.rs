@@ -9,6 +9,7 @@ mod bans;
 mod batch;
 mod breaker;
 mod call;
+mod costs;
 mod counters;
 mod denied;
 mod error;
@@ -44,6 +45,7 @@ use tokio::{
 use batch::Waiting;
 use breaker::Breaker;
 use call::{Ask, Asked, Given, SCRIPT};
+use costs::Costs;
 use denied::Denials;
 use error::said;
 use fleet::Fleet;
@@ -108,6 +110,7 @@ pub(crate) enum Health {
 pub(crate) struct RedisCounters {
     inner: Arc<Inner>,
     queue: mpsc::UnboundedSender<Waiting>,
+    costs: Costs,
     behind: [JoinHandle<()>; 3],
 }
 
@@ -185,7 +188,7 @@ impl RedisCounters {
         // Bounded by the permits of those who wait.
         let (queue, waiting) = mpsc::unbounded_channel();
         runtime.spawn(batch::run(inner.clone(), waiting));
-        Ok(Self { inner, queue, behind })
+        Ok(Self { costs: Costs::start(&inner, runtime), inner, queue, behind })
     }
 
     /// Whether a gateway with another `stores.key` counts under the same prefix, as far as this one has seen.

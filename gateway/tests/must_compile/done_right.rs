@@ -20,6 +20,7 @@ fn remember(all: Proofs) -> Admitted {
         same_site: all.same_site,
         authorized: all.authorized,
         tenant_address: all.tenant_address,
+        in_flight: all.in_flight,
         quota: all.quota,
         waf: all.waf,
     })

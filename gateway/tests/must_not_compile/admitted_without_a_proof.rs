@@ -13,6 +13,7 @@ fn forget(all: Proofs) -> Admitted {
         same_site: all.same_site,
         authorized: all.authorized,
         tenant_address: all.tenant_address,
+        in_flight: all.in_flight,
         quota: all.quota,
     })
 }

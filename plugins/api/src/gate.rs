@@ -112,6 +112,17 @@ impl<C: Control> Cleared<C> {
     pub fn proof(&self) -> Option<&C::Proof> {
         self.proof.as_ref()
     }
+
+    /// As [`Self::proof`], for a proof that holds something to be settled.
+    pub fn proof_mut(&mut self) -> Option<&mut C::Proof> {
+        self.proof.as_mut()
+    }
+
+    /// As [`Self::proof`], for a proof that is to be held or given up by itself.
+    #[must_use]
+    pub fn into_proof(self) -> Option<C::Proof> {
+        self.proof
+    }
 }
 
 impl<C: Control> Gate<C> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, Method};
 use portcullis_api::Refusal;
 
 use super::*;
 use crate::{
     rate_limit::tests::site::{client, needs, rules},
-    testing::{HandClock, now_or_never},
+    testing::{HandClock, facts, now_or_never},
 };
 
 const NOBODY: Who<'static> = Who { key_id: None, subject: None, tenant: None };
@@ -26,7 +27,7 @@ fn quota(text: &str, clock: &Arc<HandClock>) -> Quota {
 
 fn ask_from(quota: &Quota, ip: &str, route: u32, who: Who<'_>) -> Result<Counted, Vec<String>> {
     let headers = HeaderMap::new();
-    match now_or_never(quota.judge(&headers, client(ip), RouteId::new(route), who)).unwrap() {
+    match now_or_never(quota.judge(facts(&Method::GET, &headers), client(ip), RouteId::new(route), who)).unwrap() {
         Verdict::Pass(counted) => Ok(counted),
         Verdict::Deny(Deny::Exceeded(excess)) => Err(excess.violated_policies()),
     }
@@ -125,7 +126,9 @@ fn a_refusal_is_the_quotas_own() {
     let quota = quota("[routes.a]\napi_keys = \"yes\"", &HandClock::new());
     assert_eq!(passes(&quota, 0, key("k1")), 10);
     let headers = HeaderMap::new();
-    let verdict = now_or_never(quota.judge(&headers, client("192.0.2.1"), RouteId::new(0), key("k1"))).unwrap();
+    let verdict =
+        now_or_never(quota.judge(facts(&Method::GET, &headers), client("192.0.2.1"), RouteId::new(0), key("k1")))
+            .unwrap();
     let Verdict::Deny(deny) = verdict else { panic!("exceeded") };
     let mut answer = HeaderMap::new();
     deny.headers(&mut answer);
@@ -139,5 +142,7 @@ fn a_refusal_is_the_quotas_own() {
 fn a_route_of_another_snapshot_is_a_fault_and_no_pass() {
     let quota = quota("[routes.a]", &HandClock::new());
     let headers = HeaderMap::new();
-    assert!(now_or_never(quota.judge(&headers, client("192.0.2.1"), RouteId::new(1), NOBODY)).is_err());
+    assert!(
+        now_or_never(quota.judge(facts(&Method::GET, &headers), client("192.0.2.1"), RouteId::new(1), NOBODY)).is_err()
+    );
 }

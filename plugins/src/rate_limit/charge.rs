@@ -1,11 +1,12 @@
 //! Asks all rules of a stage about one request: charged to all or to none, in memory or in the shared store.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use portcullis_api::{Clock, ControlName, Fault, Micros, Mode, Secret, TenantId};
 
 use super::{
     Consistency, Excess, KeyHasher, Numbers, OnStoreFailure, Rules, Tables,
+    cost::{Due, Dues, Measured},
     counters::{Answer, Binding, Bucket, Leasing, Level, SharedCounters, StoreFault},
     define::Rule,
     keys::Origin,
@@ -19,11 +20,11 @@ use super::{
 /// Invariant: buckets in a shared store are hashed under the deployment's key, so that all instances mean the same one.
 #[derive(Clone)]
 pub struct Needs {
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// The buckets, or the local shares beside a shared store.
     tables: Arc<Tables>,
     hasher: Arc<KeyHasher>,
-    shared: Option<Arc<dyn SharedCounters>>,
+    pub(super) shared: Option<Arc<dyn SharedCounters>>,
 }
 
 impl Needs {
@@ -54,6 +55,12 @@ impl Needs {
     }
 }
 
+impl fmt::Debug for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needs").finish_non_exhaustive()
+    }
+}
+
 /// Where a bucket is while the store answers.
 pub(super) enum Place<'n> {
     /// In this process.
@@ -72,6 +79,11 @@ impl Needs {
 
     pub(super) fn hasher(&self) -> &KeyHasher {
         &self.hasher
+    }
+
+    /// How many gateways share the store; 1 without one.
+    pub(super) fn instances(&self) -> NonZeroU32 {
+        self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.instances())
     }
 
     pub(super) fn now(&self) -> Micros {
@@ -118,7 +130,7 @@ struct Asked<'r> {
     rule: &'r Rule,
     numbers: &'r Numbers,
     key: u128,
-    table: &'r Table,
+    table: &'r Arc<Table>,
 }
 
 impl<'r> Asked<'r> {
@@ -128,6 +140,13 @@ impl<'r> Asked<'r> {
 
     fn share(&self, instances: NonZeroU32) -> (&'r Table, Bucket<'r>) {
         (self.table, share(&self.bucket(), self.numbers, instances))
+    }
+
+    /// What may still have to be charged to it.
+    fn due(&self, measured: &Arc<Measured>, at: CountedAt) -> Due {
+        let Self { rule, numbers, key, table } = *self;
+        let (rule, measured, table) = (rule.name.clone(), measured.clone(), table.clone());
+        Due { rule, measured, key, table, rate: numbers.rate(), window: numbers.window, at }
     }
 }
 
@@ -143,31 +162,31 @@ pub(crate) async fn charge<'r>(
     let asked: Option<Vec<Asked<'_>>> = rules
         .map(|rule| {
             let numbers = rule.numbers(tenant);
-            let table = tables.get(rule.index)?.as_deref()?;
+            let table = tables.get(rule.index)?.as_ref()?;
             Some(Asked { rule, numbers, key: rule.key(numbers, &origin, &needs.hasher), table })
         })
         .collect();
     let Some(asked) = asked else { return Err(no_plan(control)) };
     let Some(shared) = needs.shared.as_deref() else {
-        let buckets: Vec<_> = asked.iter().map(|asked| (asked.table, asked.bucket())).collect();
+        let buckets: Vec<_> = asked.iter().map(|asked| (&**asked.table, asked.bucket())).collect();
         let levels = take(needs.clock.now(), &buckets);
-        return Ok(Judged::of(&asked, &levels).verdict(CountedAt::Memory));
+        return Ok(Judged::of(&asked, &levels, CountedAt::Memory).verdict(needs, CountedAt::Memory));
     };
     let (local, asked): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| asked.rule.consistency == Consistency::Local);
     if local.is_empty() {
         let (judged, at) = together(control, needs, shared, asked).await?;
-        return Ok(judged.verdict(at));
+        return Ok(judged.verdict(needs, at));
     }
     let instances = shared.instances();
     let shares: Vec<_> = local.iter().map(|asked| asked.share(instances)).collect();
     let taken = needs.clock.now();
     let levels = take(taken, &shares);
-    let mut judged = Judged::of(&local, &levels);
+    let mut judged = Judged::of(&local, &levels, CountedAt::Share);
     if judged.is_short() {
         // The store is not asked, so that nothing is charged there.
-        judged.add(Judged::of(&asked, &vec![Level::UNASKED; asked.len()]));
-        return Ok(judged.verdict(CountedAt::Share));
+        judged.add(Judged::of(&asked, &vec![Level::UNASKED; asked.len()], CountedAt::Shared));
+        return Ok(judged.verdict(needs, CountedAt::Share));
     }
     let (of_store, at) = match together(control, needs, shared, asked).await {
         Ok(judged) => judged,
@@ -180,7 +199,7 @@ pub(crate) async fn charge<'r>(
         give_back(needs.clock.now(), taken, &shares, &levels);
     }
     judged.add(of_store);
-    Ok(judged.verdict(at))
+    Ok(judged.verdict(needs, at))
 }
 
 /// Asks the store, or does what each rule says for the time when it is away.
@@ -195,7 +214,9 @@ async fn together<'r>(
     }
     let buckets: Vec<Bucket<'_>> = asked.iter().map(Asked::bucket).collect();
     match shared.take(&buckets).await {
-        Ok(levels) if is_answer(&levels, asked.len()) => Ok((Judged::of(&asked, &levels), CountedAt::Shared)),
+        Ok(levels) if is_answer(&levels, asked.len()) => {
+            Ok((Judged::of(&asked, &levels, CountedAt::Shared), CountedAt::Shared))
+        }
         Ok(_) => locally(control, needs, shared, asked, &StoreFault::Refused("an answer that does not fit".into())),
         Err(fault) => locally(control, needs, shared, asked, &fault),
     }
@@ -240,7 +261,7 @@ fn locally(
     let shares: Vec<_> = counted.iter().map(|asked| asked.share(instances)).collect();
     let levels = take(needs.clock.now(), &shares);
     owe(shared, &counted, &shares, &levels, why);
-    let mut judged = Judged::of(&counted, &levels);
+    let mut judged = Judged::of(&counted, &levels, CountedAt::LocalShare);
     notes.append(&mut judged.notes);
     Ok((Judged { notes, ..judged }, CountedAt::LocalShare))
 }
@@ -270,12 +291,17 @@ struct Judged {
     /// Of the rules in force.
     enforced: Vec<Standing>,
     notes: Vec<Note>,
+    /// Of the rules that were charged, be they in force or in shadow.
+    dues: Vec<Due>,
 }
 
 impl Judged {
-    fn of(asked: &[Asked<'_>], levels: &[Level]) -> Self {
-        let mut judged = Self { enforced: Vec::with_capacity(asked.len()), notes: Vec::new() };
+    fn of(asked: &[Asked<'_>], levels: &[Level], at: CountedAt) -> Self {
+        let mut judged = Self { enforced: Vec::with_capacity(asked.len()), notes: Vec::new(), dues: Vec::new() };
         for (asked, level) in asked.iter().zip(levels) {
+            if let (Some(measured), Answer::Charged) = (&asked.rule.measured, level.answer) {
+                judged.dues.push(asked.due(measured, at));
+            }
             match (asked.rule.mode, level.answer) {
                 (Mode::Enforce, _) => {
                     judged.enforced.push(Standing::new(&asked.rule.name, asked.numbers, asked.key, *level));
@@ -293,13 +319,17 @@ impl Judged {
     fn add(&mut self, mut other: Self) {
         self.enforced.append(&mut other.enforced);
         self.notes.append(&mut other.notes);
+        self.dues.append(&mut other.dues);
     }
 
     fn is_short(&self) -> bool {
         self.enforced.iter().any(|standing| standing.answer() == Answer::Short)
     }
 
-    fn verdict(self, at: CountedAt) -> Result<Counted, Excess> {
-        if self.is_short() { Err(Excess::new(self.enforced, at)) } else { Ok(Counted::new(self.enforced, self.notes)) }
+    fn verdict(self, needs: &Needs, at: CountedAt) -> Result<Counted, Excess> {
+        if self.is_short() {
+            return Err(Excess::new(self.enforced, at));
+        }
+        Ok(Counted::new(self.enforced, self.notes, Dues::of(needs, self.dues)))
     }
 }

@@ -76,6 +76,14 @@ impl Level {
         Self::untaken(rate.take(stored, now, 0))
     }
 
+    /// What is left of it, by what was known, once `tokens` more are taken. In a store others may have taken some too.
+    pub(super) fn charge(&mut self, rate: Rate, tokens: NonZeroU32) {
+        let more = rate.interval().saturating_mul(u64::from(tokens.get()));
+        let full = rate.interval().saturating_mul(u64::from(rate.burst()));
+        self.remaining = self.remaining.saturating_sub(tokens.get());
+        self.reset_after = self.reset_after.saturating_add(more).min(full);
+    }
+
     /// Of a bucket that keeps what it has.
     pub(super) fn untaken(taken: Taken) -> Self {
         Self::of(if taken.retry_after == 0 { Answer::Spared } else { Answer::Short }, taken)
@@ -112,20 +120,30 @@ pub type Peeking<'a> = Pin<Box<dyn Future<Output = Result<Level, StoreFault>> + 
 /// What [`SharedCounters::clear`] returns.
 pub type Clearing<'a> = Pin<Box<dyn Future<Output = Result<(), StoreFault>> + Send + 'a>>;
 
+/// What is done instead where the store does not take what it was told to.
+pub type Instead = Box<dyn FnOnce() + Send>;
+
+/// The gateways of a deployment.
+pub trait Fleet: Send + Sync + 'static {
+    /// How many there are, as far as this one has heard.
+    fn instances(&self) -> NonZeroU32;
+}
+
 /// Counters that several gateways share.
-pub trait SharedCounters: Send + Sync + 'static {
+pub trait SharedCounters: Fleet {
     /// Takes what the request costs of each bucket, all or none of those bound together, in one atomic step. Answers in the order
     /// of `buckets`, or says why not within the store's deadline.
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a>;
+
+    /// Takes `tokens` of a bucket, or as many as it has, behind an answer: nobody waits for it. Where the store gave no
+    /// answer `instead` is done, once.
+    fn charge(&self, bucket: &Bucket<'_>, tokens: NonZeroU32, instead: Instead);
 
     /// How a bucket stands, for an operator.
     fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a>;
 
     /// Fills a bucket, for an operator.
     fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a>;
-
-    /// How many gateways count there, as far as this one has heard.
-    fn instances(&self) -> NonZeroU32;
 
     /// Charges `bucket`, once the store answers again, with what still stands of this gateway's share of it by then. The
     /// share is full again after `full_in`.

@@ -7,18 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderName;
-use portcullis_api::{At, Issues, Layers, Millis, Mode, TenantId, nearest};
+use http::Method;
+use portcullis_api::{At, Issues, Layers, Millis, Mode, TenantId};
 
 use super::{
-    Class, Consistency, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, TenantLimit, WINDOW_MAX,
-    keys::{Origin, Part},
+    Class, Consistency, Input, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, RateError, TenantLimit,
+    WINDOW_MAX,
+    cost::Measured,
+    keys::{Origin, Part, Parts},
+    matching::{Counts, LIMITS},
     numbers::Written,
 };
-use crate::reserved;
-
-/// Headers that carry a credential.
-const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// One limit, ready to be asked.
 #[derive(Debug)]
@@ -26,16 +25,23 @@ pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     /// Its place among the limits of the snapshot.
     pub(super) index: usize,
-    parts: Box<[Part]>,
+    parts: Parts,
+    pub(super) counts: Counts,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_store_failure: OnStoreFailure,
+    pub(super) measured: Option<Arc<Measured>>,
     pub(super) numbers: Numbers,
     /// Numbers of the tenants that have others.
     tenants: HashMap<TenantId, Numbers>,
 }
 
 impl Rule {
+    /// Whether requests of this method are counted.
+    pub(crate) fn counts(&self, method: &Method) -> bool {
+        self.counts.has(method)
+    }
+
     pub(crate) fn numbers(&self, tenant: Option<&TenantId>) -> &Numbers {
         tenant.and_then(|tenant| self.tenants.get(tenant)).unwrap_or(&self.numbers)
     }
@@ -51,26 +57,17 @@ impl Rule {
 
     /// Whether the rule can be asked only after authentication.
     pub(super) fn needs_identity(&self) -> bool {
-        self.parts.iter().any(|part| match part {
-            Part::ApiKey | Part::Subject | Part::Tenant | Part::Caller => true,
-            Part::Client | Part::Route | Part::Header(_) => false,
-        })
+        self.parts.need_identity()
     }
 
     /// The bucket that a request is counted in. One that lacks a part is counted in the rule's one `unknown` bucket.
     pub(crate) fn key(&self, numbers: &Numbers, origin: &Origin<'_>, hasher: &KeyHasher) -> u128 {
-        let begin = |kind: &[u8]| {
+        self.parts.hash(origin, || {
             let mut hashing = hasher.begin();
             hashing.field(self.name.as_bytes());
             hashing.field(&numbers.revision());
-            hashing.field(kind);
             hashing
-        };
-        let mut hashing = begin(b"known");
-        match self.parts.iter().try_for_each(|part| origin.add(part, &mut hashing)) {
-            Some(()) => hashing.finish(),
-            None => begin(b"unknown").finish(),
-        }
+        })
     }
 }
 
@@ -81,10 +78,11 @@ pub(super) type Defined = BTreeMap<String, Option<Arc<Rule>>>;
 /// The tenants' numbers by limit.
 pub(super) type Tenants<'d> = [(TenantId, Layers<'d, BTreeMap<String, TenantLimit>>)];
 
-pub(super) fn define(written: &BTreeMap<String, Limit>, tenants: &Tenants<'_>, issues: &mut Issues) -> Defined {
+pub(super) fn define(input: &Input<'_>, issues: &mut Issues) -> Defined {
+    let Input { limits: written, routes: _, tenants, in_flight } = *input;
     let mut limits = built_in();
     limits.extend(written.iter().map(|(name, limit)| (name.clone(), limit.clone())));
-    unknown_in_tenants(&limits, tenants, issues);
+    unknown_in_tenants(&limits, tenants, in_flight, issues);
     let numbered = limits.iter().enumerate();
     numbered
         .map(|(index, (name, limit))| (name.clone(), rule(name, index, limit, tenants, issues).map(Arc::new)))
@@ -95,10 +93,12 @@ pub(super) fn define(written: &BTreeMap<String, Limit>, tenants: &Tenants<'_>, i
 fn built_in() -> BTreeMap<String, Limit> {
     let limit = |part, requests: u32, window| Limit {
         key: At::nowhere(vec![At::nowhere(part)]),
+        methods: None,
         requests: At::nowhere(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN)),
         window: At::nowhere(window),
         burst: None,
         cost: None,
+        cost_from: None,
         mode: Mode::default(),
         consistency: Consistency::default(),
         on_store_failure: OnStoreFailure::default(),
@@ -111,9 +111,10 @@ fn built_in() -> BTreeMap<String, Limit> {
 
 fn rule(name: &str, index: usize, limit: &Limit, tenants: &Tenants<'_>, issues: &mut Issues) -> Option<Rule> {
     let sound = issues.as_slice().len();
-    let Limit { key, requests, window, burst, cost, mode, consistency, on_store_failure } = limit;
-    check_name(name, &requests.span, issues);
-    let parts = parts(name, key, issues);
+    let Limit { key, methods, requests, window, burst, cost, cost_from, mode, consistency, on_store_failure } = limit;
+    LIMITS.check_name(name, &requests.span, issues);
+    let parts = LIMITS.parts(name, key, issues);
+    let counts = LIMITS.counts(name, methods.as_ref(), issues);
     if window.value > WINDOW_MAX {
         issues.push(
             "limits.window_too_long",
@@ -145,91 +146,28 @@ fn rule(name: &str, index: usize, limit: &Limit, tenants: &Tenants<'_>, issues: 
         window: window.value,
         burst: burst.as_ref().map(|burst| burst.value),
         cost: cost.as_ref().map_or(NonZeroU32::MIN, |cost| cost.value),
+        at_most: cost_from.as_ref().map(|from| from.at_most.value),
     };
-    let span = cost.as_ref().map_or(&requests.span, |cost| &cost.span);
-    let numbers = site.numbers(name).map_err(|wrong| issues.push("limits.numbers", span, format!("`{name}`: {wrong}")));
+    let measured = cost_from.as_ref().and_then(|from| Measured::compile(name, from, site.cost, issues));
+    let numbers = site.numbers(name).map_err(|wrong| {
+        let most = cost_from.as_ref().filter(|_| matches!(wrong, RateError::MostTooHigh { .. }));
+        let span = most.map(|from| &from.at_most.span).or(cost.as_ref().map(|cost| &cost.span));
+        issues.push("limits.numbers", span.unwrap_or(&requests.span), format!("`{name}`: {wrong}"));
+    });
     let mut rule = Rule {
         name: name.into(),
         index,
         parts,
+        counts,
         mode: *mode,
         consistency: *consistency,
         on_store_failure: on_store_failure.clone(),
+        measured,
         numbers: numbers.ok()?,
         tenants: HashMap::new(),
     };
     rule.tenants = of_tenants(&rule, site, tenants, issues);
     (issues.as_slice().len() == sound).then_some(rule)
-}
-
-/// A name goes into header fields, metric labels and keys of the store.
-fn check_name(name: &str, span: &Range<usize>, issues: &mut Issues) {
-    let ok = (1..=64).contains(&name.len())
-        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
-    if !ok {
-        let name: String = name.chars().take(64).flat_map(char::escape_default).collect();
-        issues.push("limits.name", span, format!("`{name}` is no name of a limit: write 1 to 64 of a-z, 0-9, _ and -"));
-    }
-}
-
-fn parts(name: &str, key: &At<Vec<At<KeyPart>>>, issues: &mut Issues) -> Box<[Part]> {
-    if key.value.is_empty() {
-        issues.push_help(
-            "limits.key_empty",
-            &key.span,
-            format!("`{name}` counts by nothing: everybody would share one bucket"),
-            "write what is counted, e.g. `key = [\"client\"]`; to share one bucket per route write `[\"route\"]`",
-        );
-    }
-    let mut parts = Vec::with_capacity(key.value.len());
-    for At { value, span } in &key.value {
-        let part = match value {
-            KeyPart::Client => Part::Client,
-            KeyPart::ApiKey => Part::ApiKey,
-            KeyPart::Subject => Part::Subject,
-            KeyPart::Tenant => Part::Tenant,
-            KeyPart::Route => Part::Route,
-            KeyPart::Caller => Part::Caller,
-            KeyPart::Header(header) => match header_part(header) {
-                Ok(header) => header,
-                Err((wrong, help)) => {
-                    let header: String = header.chars().take(64).flat_map(char::escape_default).collect();
-                    issues.push_help(
-                        "limits.key_header",
-                        span,
-                        format!("`{name}` counts by `{header}`, {wrong}"),
-                        help,
-                    );
-                    continue;
-                }
-            },
-        };
-        if parts.contains(&part) {
-            issues.push("limits.key_duplicate", span, format!("`{name}` counts by one thing twice"));
-        } else {
-            parts.push(part);
-        }
-    }
-    parts.into()
-}
-
-/// A header that a client's request can have when it is counted, or what is wrong with it and what to write.
-fn header_part(name: &str) -> Result<Part, (&'static str, &'static str)> {
-    let header = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| ("which is no name of a header", "write letters, digits and hyphens, e.g. \"header:x-plan\""))?;
-    if reserved::is_reserved(&header) {
-        return Err((
-            "a header that the gateway strips: all clients would share one bucket, and each could use it up for all",
-            "count by \"client\", \"tenant\", \"subject\" or \"api_key\", which the gateway verifies itself",
-        ));
-    }
-    if CREDENTIALS.contains(&header.as_str()) {
-        return Err((
-            "a credential, which is not verified yet when it is counted: each guess would have a bucket of its own",
-            "count by \"caller\", \"subject\" or \"api_key\"",
-        ));
-    }
-    Ok(Part::Header(header))
 }
 
 /// Each tenant's numbers of one rule, for those that have others than the site.
@@ -269,27 +207,18 @@ fn span_of(limit: &TenantLimit) -> Range<usize> {
     requests.as_ref().or(burst.as_ref()).map_or(0..0, |number| number.span.clone())
 }
 
-fn unknown_in_tenants(limits: &BTreeMap<String, Limit>, tenants: &Tenants<'_>, issues: &mut Issues) {
+fn unknown_in_tenants(
+    limits: &BTreeMap<String, Limit>,
+    tenants: &Tenants<'_>,
+    in_flight: &[&str],
+    issues: &mut Issues,
+) {
+    let known = || limits.keys().map(String::as_str);
     for (tenant, layers) in tenants {
         let written = layers.grant.into_iter().chain(layers.own).flatten();
         for (name, limit) in written.filter(|(name, _)| !limits.contains_key(*name)) {
-            unknown(name, &span_of(limit), &format!("tenant `{tenant}`"), limits.keys(), issues);
+            let whose = format!("tenant `{tenant}`");
+            LIMITS.unknown((name, &span_of(limit)), &whose, known(), ("in_flight", in_flight), issues);
         }
     }
-}
-
-pub(super) fn unknown<'k>(
-    name: &str,
-    span: &Range<usize>,
-    whose: &str,
-    known: impl Iterator<Item = &'k String> + Clone,
-    issues: &mut Issues,
-) {
-    let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
-    let message = format!("{whose} names a limit `{shown}` that does not exist");
-    let help = match nearest(name, known.clone().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known are {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    };
-    issues.push_help("limits.unknown", span, message, help);
 }

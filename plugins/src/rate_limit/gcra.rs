@@ -32,6 +32,14 @@ pub enum RateError {
         /// Of a full bucket.
         burst: u32,
     },
+    /// Not even a full bucket has what one request may turn out to take.
+    #[error("a request may take {at_most}, more than the {burst} that may come at once: the rest would be lost")]
+    MostTooHigh {
+        /// Of one request.
+        at_most: u32,
+        /// Of a full bucket.
+        burst: u32,
+    },
 }
 
 /// The longest time a bucket may need to fill.
@@ -106,6 +114,13 @@ impl Rate {
         let remaining = fit(cap, tat, self.interval);
         let retry_after = tat.saturating_add(request).saturating_sub(cap);
         Taken { tat, granted, remaining, retry_after, reset_after: tat.saturating_sub(now) }
+    }
+
+    /// The TAT of a bucket of which `tokens` are taken at `now`, or as many as it has: it may be empty, never less.
+    #[must_use]
+    pub fn charge(self, stored: Micros, now: Micros, tokens: NonZeroU32) -> Micros {
+        let cap = now.saturating_add(self.interval.saturating_mul(u64::from(self.burst)));
+        stored.clamp(now, cap).saturating_add(self.interval.saturating_mul(u64::from(tokens.get()))).min(cap)
     }
 
     /// The TAT of a bucket that gets back, at `now`, what still stands of one request, after which it was to be full at
@@ -209,6 +224,20 @@ mod tests {
         assert_eq!((share.burst(), share.cost()), (6, 6));
         assert_eq!(share.take(0, 5_000_000, 1).granted, 1);
         assert!(share.interval() * 6 <= 1_000_000, "one request a window");
+    }
+
+    #[test]
+    fn what_is_charged_afterwards_empties_a_bucket_and_no_more() {
+        let rate = rate(10, 1_000, 10).unwrap();
+        let (now, tokens) = (5_000_000, |n| NonZeroU32::new(n).unwrap());
+        let left = |tat| rate.take(tat, now, 0).remaining;
+        let three = rate.charge(0, now, tokens(3));
+        assert_eq!(left(three), 7);
+        assert_eq!(left(rate.charge(three, now, tokens(7))), 0);
+        let more = rate.charge(three, now, tokens(u32::MAX));
+        assert_eq!((left(more), rate.take(more, now, 0).reset_after), (0, 1_000_000));
+        // Nor is it less after a clock that went back.
+        assert_eq!(rate.charge(u64::MAX, now, tokens(1)), more);
     }
 
     #[test]

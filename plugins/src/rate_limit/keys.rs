@@ -88,7 +88,7 @@ impl Hashing {
 
 /// One part of a key, as compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Client,
     ApiKey,
     Subject,
@@ -109,6 +109,42 @@ impl fmt::Display for Part {
             Self::Route => f.write_str("route"),
             Self::Caller => f.write_str("caller"),
             Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+/// What a limit counts by, together.
+#[derive(Debug)]
+pub(crate) struct Parts(Box<[Part]>);
+
+impl Parts {
+    pub(super) fn new(parts: Vec<Part>) -> Self {
+        Self(parts.into())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Part> {
+        self.0.iter()
+    }
+
+    /// Whether one of them is known only after authentication.
+    pub(super) fn need_identity(&self) -> bool {
+        self.0.iter().any(|part| match part {
+            Part::ApiKey | Part::Subject | Part::Tenant | Part::Caller => true,
+            Part::Client | Part::Route | Part::Header(_) => false,
+        })
+    }
+
+    /// The hash of a request's values, after what `begin` has hashed. All requests that lack one share one hash.
+    pub(crate) fn hash(&self, origin: &Origin<'_>, begin: impl Fn() -> Hashing) -> u128 {
+        let begin = |kind: &[u8]| {
+            let mut hashing = begin();
+            hashing.field(kind);
+            hashing
+        };
+        let mut hashing = begin(b"known");
+        match self.0.iter().try_for_each(|part| origin.add(part, &mut hashing)) {
+            Some(()) => hashing.finish(),
+            None => begin(b"unknown").finish(),
         }
     }
 }

@@ -5,12 +5,14 @@
 //! charges all or none, `table` and [`SharedCounters`] hold the buckets, `told` says what came of it.
 
 mod charge;
+mod cost;
 mod counters;
 mod define;
 mod exceeded;
 mod gcra;
 mod inspect;
 mod keys;
+mod matching;
 mod numbers;
 mod rules;
 mod settings;
@@ -23,12 +25,15 @@ use portcullis_api::{Adjustable, ClientIp, Control, ControlName, Facts, Fault, I
 
 pub use charge::Needs;
 pub(crate) use charge::{Bound, charge};
-pub use counters::{Answer, Binding, Bucket, Clearing, Leasing, Level, Peeking, SharedCounters, StoreFault, Taking};
+pub use counters::{
+    Answer, Binding, Bucket, Clearing, Fleet, Instead, Leasing, Level, Peeking, SharedCounters, StoreFault, Taking,
+};
 pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
 pub use inspect::{InspectError, Named, Seen};
 pub use keys::KeyHasher;
-pub(crate) use keys::{Origin, Who};
+pub(crate) use keys::{Origin, Parts, Who};
+pub(crate) use matching::{Counts, Section, admitted};
 pub use numbers::Numbers;
 pub use rules::{ApiKeyCallers, Input, PER_KEY, RouteLimits, Rules, WINDOW_MAX};
 pub use settings::*;
@@ -86,7 +91,8 @@ impl Control for RateLimit {
         let Some(plan) = self.rules.of(route) else { return Err(no_plan(NAME)) };
         let origin =
             Origin { client: client.counted(), route: &plan.name, headers: facts.headers, who: Who::default() };
-        let charged = charge(NAME, &self.bound, plan.rate_limit.iter(), origin, None).await?;
+        let rules = plan.rate_limit.iter().filter(|rule| rule.counts(facts.method));
+        let charged = charge(NAME, &self.bound, rules, origin, None).await?;
         Ok(charged.map_or_else(|excess| Verdict::Deny(Deny::Exceeded(excess)), Verdict::Pass))
     }
 }

@@ -4,9 +4,9 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use portcullis_api::{At, Issues, Millis, TenantId};
+use portcullis_api::{Issues, Millis, TenantId};
 
-use super::{Rate, RateError, TenantLimit};
+use super::{Rate, RateError, TenantLimit, matching::LIMITS};
 
 /// Numbers as they are counted and as they are told.
 #[derive(Debug, Clone)]
@@ -50,17 +50,15 @@ impl Numbers {
         window: Millis,
         burst: Option<NonZeroU32>,
     ) -> Result<Self, RateError> {
-        Self::at_cost(name, requests, window, burst, NonZeroU32::MIN)
+        Written { requests, window, burst, cost: NonZeroU32::MIN, at_most: None }.numbers(name)
     }
 
-    fn at_cost(
-        name: &str,
-        requests: NonZeroU32,
-        window: Millis,
-        burst: Option<NonZeroU32>,
-        cost: NonZeroU32,
-    ) -> Result<Self, RateError> {
+    fn of(name: &str, written: Written) -> Result<Self, RateError> {
+        let Written { requests, window, burst, cost, at_most } = written;
         let rate = Rate::new(requests, window, burst.unwrap_or(requests))?.at_cost(cost)?;
+        if let Some(at_most) = at_most.map(NonZeroU32::get).filter(|at_most| *at_most > rate.burst()) {
+            return Err(RateError::MostTooHigh { at_most, burst: rate.burst() });
+        }
         let seconds = window.as_secs_ceil();
         let quota = u64::from(requests.get())
             .saturating_mul(seconds.saturating_mul(1_000))
@@ -86,11 +84,13 @@ pub(super) struct Written {
     pub(super) window: Millis,
     pub(super) burst: Option<NonZeroU32>,
     pub(super) cost: NonZeroU32,
+    /// What one request may turn out to take.
+    pub(super) at_most: Option<NonZeroU32>,
 }
 
 impl Written {
     pub(super) fn numbers(self, name: &str) -> Result<Numbers, RateError> {
-        Numbers::at_cost(name, self.requests, self.window, self.burst, self.cost)
+        Numbers::of(name, self)
     }
 
     /// The operator's word for a tenant: raises or lowers.
@@ -107,30 +107,10 @@ impl Written {
     pub(super) fn tightened(self, own: &TenantLimit, whose: (&TenantId, &str), issues: &mut Issues) -> Self {
         let TenantLimit { requests, burst } = own;
         let at_once = self.burst.unwrap_or(self.requests);
-        let requests = lowered(requests.as_ref(), self.requests, "requests", whose, issues);
-        let burst = lowered(burst.as_ref(), at_once, "burst", whose, issues);
+        let requests = LIMITS.lowered(requests.as_ref(), self.requests, "requests", whose, issues);
+        let burst = LIMITS.lowered(burst.as_ref(), at_once, "burst", whose, issues);
         Self { requests: requests.unwrap_or(self.requests), burst: burst.or(self.burst), ..self }
     }
-}
-
-fn lowered(
-    own: Option<&At<NonZeroU32>>,
-    ceiling: NonZeroU32,
-    what: &str,
-    (tenant, limit): (&TenantId, &str),
-    issues: &mut Issues,
-) -> Option<NonZeroU32> {
-    let own = own?;
-    if own.value <= ceiling {
-        return Some(own.value);
-    }
-    issues.push_help(
-        "limits.tenant_raises",
-        &own.span,
-        format!("tenant `{tenant}` sets {what} of `{limit}` to {}, above the {ceiling} it has", own.value),
-        "a tenant may only lower its numbers; to raise them, raise them in its grant",
-    );
-    None
 }
 
 #[cfg(test)]

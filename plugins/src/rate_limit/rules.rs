@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderName;
 use portcullis_api::{At, Issues, Layers, Millis, RouteId, RouteRef, TenantId};
 
 use super::{
     Class, Limit, Numbers, OnStoreFailure, TenantLimit,
-    define::{Defined, Rule, define, unknown},
+    define::{Defined, Rule, define},
+    matching::{LIMITS, admitted},
 };
 
 /// The built-in limit of every API key. It is attached to each route that accepts API keys.
@@ -27,6 +29,8 @@ pub struct Input<'d> {
     pub routes: &'d [RouteLimits<'d>],
     /// One entry per tenant that the document names.
     pub tenants: &'d [(TenantId, Layers<'d, BTreeMap<String, TenantLimit>>)],
+    /// Names of `[in_flight]`, for whoever mixed up the two tables.
+    pub in_flight: &'d [&'d str],
 }
 
 /// What one route says of limits.
@@ -36,6 +40,8 @@ pub struct RouteLimits<'d> {
     pub route: &'d RouteRef,
     /// Its `limits`.
     pub names: &'d [At<String>],
+    /// The methods it admits.
+    pub methods: &'d [At<String>],
     /// Its `class`.
     pub class: Option<Class>,
     /// Whether API keys are among its credentials.
@@ -70,11 +76,13 @@ pub(crate) struct RoutePlan {
     pub(crate) quota: Vec<Arc<Rule>>,
     /// `per_key`, where the route does not name it: asked after authentication, of callers with an API key only.
     pub(crate) per_key: Option<Arc<Rule>>,
+    /// Where any of them reads what a request took.
+    cost_headers: Vec<HeaderName>,
 }
 
 impl RoutePlan {
     fn rules(&self) -> impl Iterator<Item = &Rule> {
-        let Self { name: _, rate_limit, quota, per_key } = self;
+        let Self { name: _, rate_limit, quota, per_key, cost_headers: _ } = self;
         rate_limit.iter().chain(quota).chain(per_key).map(|rule| &**rule)
     }
 }
@@ -82,14 +90,15 @@ impl RoutePlan {
 impl Rules {
     /// Compiles what was written, or says everything that is wrong with it.
     pub fn compile(input: Input<'_>, issues: &mut Issues) -> Option<Arc<Self>> {
-        let Input { limits, routes, tenants } = input;
+        let Input { limits, routes, tenants: _, in_flight } = input;
         let sound = issues.as_slice().len();
-        let defined = define(limits, tenants, issues);
+        let defined = define(&input, issues);
         let count = routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
         let mut plans: Vec<Option<RoutePlan>> = std::iter::repeat_with(|| None).take(count).collect();
         let mut used = BTreeSet::new();
         for route in routes {
-            let plan = plan(route, &defined, &mut used, issues);
+            let plan = plan(route, (&defined, in_flight), &mut used, issues);
+            methods(route, &defined, limits, issues);
             if let Some(place) = plans.get_mut(route.route.id.index()) {
                 *place = Some(plan);
             }
@@ -105,6 +114,13 @@ impl Rules {
     /// The rules that a request can meet, some more than once.
     pub(super) fn under_routes(&self) -> impl Iterator<Item = &Rule> {
         self.routes.iter().flatten().flat_map(RoutePlan::rules)
+    }
+
+    /// Headers in which the upstreams of a route say what a request took. They are meant for the gateway and for nobody
+    /// else, whichever of the route's limits a request is under.
+    #[must_use]
+    pub fn cost_headers(&self, route: RouteId) -> &[HeaderName] {
+        self.of(route).map_or(&[], |plan| &plan.cost_headers)
     }
 
     /// A rule by the name of its limit.
@@ -144,18 +160,30 @@ impl Rules {
     }
 }
 
-fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>, issues: &mut Issues) -> RoutePlan {
-    let RouteLimits { route, names, class, api_keys } = *route;
-    let mut plan = RoutePlan { name: route.name.clone(), rate_limit: Vec::new(), quota: Vec::new(), per_key: None };
+fn plan(
+    route: &RouteLimits<'_>,
+    (defined, in_flight): (&Defined, &[&str]),
+    used: &mut BTreeSet<String>,
+    issues: &mut Issues,
+) -> RoutePlan {
+    let RouteLimits { route, names, methods: _, class, api_keys } = *route;
+    let mut plan = RoutePlan {
+        name: route.name.clone(),
+        rate_limit: Vec::new(),
+        quota: Vec::new(),
+        per_key: None,
+        cost_headers: Vec::new(),
+    };
     let mut listed: BTreeSet<&str> = BTreeSet::new();
     for At { value: name, span } in names {
         if !listed.insert(name) {
-            issues.push("limits.duplicate", span, format!("route `{}` names limit `{name}` twice", route.name));
+            issues.push(LIMITS.duplicate, span, format!("route `{}` names limit `{name}` twice", route.name));
         } else if !defined.contains_key(name) {
-            unknown(name, span, &format!("route `{}`", route.name), defined.keys(), issues);
+            let (whose, known) = (format!("route `{}`", route.name), defined.keys().map(String::as_str));
+            LIMITS.unknown((name, span), &whose, known, ("in_flight", in_flight), issues);
         } else if class.is_some_and(|class| class.as_str() == name) {
             let message = format!("route `{}` names limit `{name}`, under which its class puts it already", route.name);
-            issues.push("limits.duplicate", span, message);
+            issues.push(LIMITS.duplicate, span, message);
         }
     }
     listed.extend(class.map(Class::as_str));
@@ -167,5 +195,23 @@ fn plan(route: &RouteLimits<'_>, defined: &Defined, used: &mut BTreeSet<String>,
     if api_keys == ApiKeyCallers::Accepted && !listed.contains(PER_KEY) {
         plan.per_key = defined.get(PER_KEY).cloned().flatten();
     }
+    let RoutePlan { name: _, rate_limit, quota, per_key, cost_headers } = &mut plan;
+    for rule in rate_limit.iter().chain(&*quota).chain(&*per_key) {
+        cost_headers.extend(rule.measured.iter().map(|measured| measured.header.clone()));
+    }
     plan
+}
+
+/// Each limit that a route is under by its word counts one of its methods. `per_key` need not: routes get it unasked.
+fn methods(route: &RouteLimits<'_>, defined: &Defined, limits: &BTreeMap<String, Limit>, issues: &mut Issues) {
+    let admitted = admitted(route.methods);
+    let class = route.class.map(Class::as_str);
+    let of_class = class.and_then(|name| Some((name, &limits.get(name)?.methods.as_ref()?.span)));
+    let named = route.names.iter().map(|At { value, span }| (value.as_str(), span));
+    for (name, span) in named.chain(of_class) {
+        if let Some(Some(rule)) = defined.get(name) {
+            let route = (&*route.route.name, admitted.as_slice());
+            LIMITS.some_method_is_counted(route, (name, span), &rule.counts, issues);
+        }
+    }
 }

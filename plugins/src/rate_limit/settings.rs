@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32};
 
-use portcullis_api::{At, Millis, Mode};
+use portcullis_api::{At, MethodName, Millis, Mode};
 use schemars::JsonSchema;
 use serde::{
     Deserialize,
@@ -16,14 +16,21 @@ pub struct Limit {
     /// What is counted, e.g. `["api_key"]` or `["tenant", "route"]`. A part that a request lacks is counted in one
     /// shared bucket; it is never unlimited.
     pub key: At<Vec<At<KeyPart>>>,
+    /// Requests of these methods only, e.g. `["POST", "PUT"]`, in upper case; `GET` stands for `HEAD` too. Of all methods
+    /// when not written. Another method's request is neither counted nor told of the limit.
+    pub methods: Option<At<Vec<At<MethodName>>>>,
     /// Requests per window.
     pub requests: At<NonZeroU32>,
     /// The window.
     pub window: At<Millis>,
     /// Requests that may come at once; `requests` when not written.
     pub burst: Option<At<NonZeroU32>>,
-    /// What one request takes of `requests` and `burst`; 1 when not written. At most `burst`, also of every tenant.
+    /// What one request takes of `requests` and `burst` when it is admitted; 1 when not written. At most `burst`, also of
+    /// every tenant.
     pub cost: Option<At<NonZeroU32>>,
+    /// Where the upstream says what a request took in all, `{ header = "x-request-cost", at_most = 50 }`. What it took
+    /// beyond `cost` is charged behind the answer.
+    pub cost_from: Option<CostFrom>,
     /// `enforce` or `shadow`.
     #[serde(default)]
     pub mode: Mode,
@@ -36,6 +43,18 @@ pub struct Limit {
     /// `"deny"` (503), or `{ allow = "a written reason" }`.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
+}
+
+/// Where the upstream says what a request took.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CostFrom {
+    /// The name of a header of the answer. Its value is a whole number; less than `cost` counts as `cost`, and without the
+    /// header `cost` is all. It is taken out of the answer.
+    pub header: At<String>,
+    /// The most that one request takes; more counts as this, and so does what is no whole number. More than `cost`, and at
+    /// most `burst`, also of every tenant.
+    pub at_most: At<NonZeroU32>,
 }
 
 /// What a tenant's grant may set, and a tenant's own settings may tighten.

@@ -13,6 +13,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -121,7 +122,7 @@ pub(super) fn take(now: Micros, wanted: &[(&Table, Bucket<'_>)]) -> Vec<Level> {
             let Some(set) = set_mut(&mut locked, place) else {
                 return Level::of(Answer::Short, bucket.rate.take(Micros::MAX, now, 0));
             };
-            table.charge(set, tag, bucket.rate, now, want)
+            table.admit(set, tag, bucket.rate, now, want)
         })
         .collect()
 }
@@ -180,7 +181,7 @@ impl Table {
     pub fn take_one(&self, now: Micros, key: u128, rate: Rate) -> Level {
         let (place, tag) = self.place(key);
         match self.sets.get(place.set) {
-            Some(set) => self.charge(&mut set.lock(), tag, rate, now, 1),
+            Some(set) => self.admit(&mut set.lock(), tag, rate, now, 1),
             None => Level::of(Answer::Short, rate.take(Micros::MAX, now, 0)),
         }
     }
@@ -200,7 +201,16 @@ impl Table {
         self.store(&mut set.lock(), Slot { tag, tat: now }, now);
     }
 
-    fn charge(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
+    /// Takes `tokens` of a bucket at `now`, or as many as it has.
+    pub(super) fn charge(&self, now: Micros, key: u128, rate: Rate, tokens: NonZeroU32) {
+        let (place, tag) = self.place(key);
+        let Some(set) = self.sets.get(place.set) else { return };
+        let mut set = set.lock();
+        let tat = rate.charge(set.tat(tag), now, tokens);
+        self.store(&mut set, Slot { tag, tat }, now);
+    }
+
+    fn admit(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
         if set.floor > now && set.find(tag).is_none() {
             self.crowded.fetch_add(1, Ordering::Relaxed);
         }

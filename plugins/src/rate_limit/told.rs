@@ -8,6 +8,7 @@ use portcullis_api::{ControlName, Micros, Mode, Outcome, Trail};
 
 use super::{
     Numbers,
+    cost::{Charged, Dues},
     counters::{Answer, Level},
 };
 
@@ -18,10 +19,12 @@ const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 pub type Field = (&'static str, HeaderValue);
 
 /// Proof that a request was charged to every rule of its stage that is in force.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Counted {
     standings: Vec<Standing>,
     notes: Vec<Note>,
+    /// What the upstream may say that the request costs beyond what it was charged.
+    dues: Option<Dues>,
 }
 
 /// Something that the trail must show although the request passed.
@@ -133,8 +136,19 @@ pub fn fields<'c>(counted: impl Iterator<Item = &'c Counted>) -> Option<[Field; 
 }
 
 impl Counted {
-    pub(super) fn new(standings: Vec<Standing>, notes: Vec<Note>) -> Self {
-        Self { standings, notes }
+    pub(super) fn new(standings: Vec<Standing>, notes: Vec<Note>, dues: Option<Dues>) -> Self {
+        Self { standings, notes, dues }
+    }
+
+    /// Charges what the head of the upstream's answer says that the request cost beyond what it was charged. Once: a
+    /// second answer has nothing left to settle.
+    pub fn settle(&mut self, control: ControlName, answer: &HeaderMap, trail: &mut Trail) {
+        let Some(dues) = self.dues.take() else { return };
+        for Charged { key, tokens, rate } in dues.settle(control, answer, trail) {
+            for standing in self.standings.iter_mut().filter(|standing| standing.key == key) {
+                standing.level.charge(rate, tokens);
+            }
+        }
     }
 
     /// What the trail must show.
@@ -265,9 +279,12 @@ mod tests {
 
     #[test]
     fn every_policy_is_told_and_the_tightest_stands_for_all() {
-        let before = Counted::new(vec![standing("wide", 1_000, 900, 0, 0)], Vec::new());
-        let after =
-            Counted::new(vec![standing("tight", 100, 5, 2_500_000, 0), standing("middle", 10, 5, 0, 0)], Vec::new());
+        let before = Counted::new(vec![standing("wide", 1_000, 900, 0, 0)], Vec::new(), None);
+        let after = Counted::new(
+            vec![standing("tight", 100, 5, 2_500_000, 0), standing("middle", 10, 5, 0, 0)],
+            Vec::new(),
+            None,
+        );
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit", HeaderValue::from_static("\"upstream\";r=7"));
         answer_with(&[&before, &after], &mut headers);
@@ -293,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_both_stages_asked_is_told_once() {
-        let stage = Counted::new(vec![standing("both", 10, 5, 0, 0)], Vec::new());
+        let stage = Counted::new(vec![standing("both", 10, 5, 0, 0)], Vec::new(), None);
         let mut headers = HeaderMap::new();
         answer_with(&[&stage, &stage], &mut headers);
         assert_eq!(parsed(&headers, "ratelimit-policy").len(), 1);

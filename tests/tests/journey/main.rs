@@ -3,8 +3,11 @@
 mod addresses;
 mod bans;
 mod bodies;
+mod costs;
 mod edge;
 mod identity;
+mod in_flight;
+mod limit_methods;
 mod limits;
 mod operation;
 mod refusals;

@@ -11,7 +11,7 @@ use portcullis_tests::{
 use crate::world;
 
 /// A WebSocket handshake (RFC 6455 4.1).
-fn handshake() -> Request {
+pub(crate) fn handshake() -> Request {
     Request::get("/ws")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
@@ -20,7 +20,7 @@ fn handshake() -> Request {
 }
 
 /// A masked text frame.
-fn frame(text: &str) -> Vec<u8> {
+pub(crate) fn frame(text: &str) -> Vec<u8> {
     let mut out = vec![0x81, 0x80 | u8::try_from(text.len()).expect("short"), 0, 0, 0, 0];
     out.extend_from_slice(text.as_bytes());
     out

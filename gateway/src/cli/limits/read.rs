@@ -27,7 +27,7 @@ use super::{
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Codes of requests that limits of a route refused.
-const LIMITED: &[&str] = &["rate_limit.exceeded", "quota.exceeded"];
+const LIMITED: &[&str] = &["rate_limit.exceeded", "in_flight.exceeded", "quota.exceeded"];
 
 /// What is read of an access line, version 1.
 #[derive(Deserialize)]

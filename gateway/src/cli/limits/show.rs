@@ -242,7 +242,7 @@ mod tests {
         }
         let document: Document = toml::from_str(&blocks.join("\n")).map_err(|error| error.to_string())?;
         let mut issues = Issues::default();
-        Rules::compile(Input { limits: &document.limits, routes: &[], tenants: &[] }, &mut issues);
+        Rules::compile(Input { limits: &document.limits, routes: &[], tenants: &[], in_flight: &[] }, &mut issues);
         if issues.as_slice().is_empty() { Ok(document.limits.len()) } else { Err(format!("{issues:?}")) }
     }
 

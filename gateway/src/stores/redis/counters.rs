@@ -4,14 +4,26 @@ use std::num::NonZeroU32;
 
 use ::redis::{RedisError, aio};
 use portcullis_api::Micros;
-use portcullis_plugins::rate_limit::{Bucket, Clearing, Level, Peeking, Rate, SharedCounters, StoreFault, Taking};
+use portcullis_plugins::rate_limit::{
+    Bucket, Clearing, Fleet, Instead, Level, Peeking, Rate, SharedCounters, StoreFault, Taking,
+};
 use tokio::time::timeout;
 
 use super::{CONNECT_TIMEOUT, RedisCounters, call, said};
 
+impl Fleet for RedisCounters {
+    fn instances(&self) -> NonZeroU32 {
+        self.inner.instances()
+    }
+}
+
 impl SharedCounters for RedisCounters {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
         Box::pin(self.levels(buckets))
+    }
+
+    fn charge(&self, bucket: &Bucket<'_>, tokens: NonZeroU32, instead: Instead) {
+        self.costs.charge(&self.inner, bucket, tokens, instead);
     }
 
     fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
@@ -34,10 +46,6 @@ impl SharedCounters for RedisCounters {
             self.inner.leases.forget(bucket.key);
             Ok(())
         })
-    }
-
-    fn instances(&self) -> NonZeroU32 {
-        self.inner.instances()
     }
 
     fn owe(&self, bucket: &Bucket<'_>, share: Rate, full_in: Micros) {

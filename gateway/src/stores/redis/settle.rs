@@ -13,7 +13,7 @@ use portcullis_api::Micros;
 use portcullis_plugins::rate_limit::{Bucket, Rate};
 use tokio::time::{sleep, timeout};
 
-use super::{Inner, Miss, call};
+use super::{CONNECT_TIMEOUT, Inner, Miss, call};
 
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../settle.lua")));
 
@@ -21,7 +21,7 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Buckets of one script run.
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 /// Buckets that are remembered while Redis is away; about ten megabytes.
 pub(super) const DEBTS_MAX: usize = 1 << 16;
@@ -85,8 +85,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
         sleep(PAUSE).await;
         let Some(live) = inner.live.load_full().filter(|_| !inner.breaker.is_open()) else { continue };
         let expired = inner.leases.expired(inner.now());
-        for result in [settle(&inner, &live, &expired).await, debts(&inner, &live).await] {
-            if let Err(miss @ (Miss::Late | Miss::Gone(_))) = result {
+        for result in [settle(&live, &expired).await, debts(&inner, &live).await] {
+            if let Err(miss @ Miss::Gone(_)) = result {
                 inner.note(&live, &Err(miss));
             }
         }
@@ -96,29 +96,34 @@ pub(super) async fn run(inner: Arc<Inner>) {
 /// Charges what is owed.
 pub(super) async fn debts(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
     let due = inner.debts.due(inner.now());
-    settle(inner, live, &due)
-        .await
-        .inspect_err(|_| inner.metrics.uncharged.inc_by(u64::try_from(due.len()).unwrap_or(0)))
+    settle(live, &due).await.inspect_err(|_| inner.metrics.uncharged.inc_by(u64::try_from(due.len()).unwrap_or(0)))
 }
 
 /// Gives back all that is held, for a gateway that stops.
 pub(super) async fn all(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
-    settle(inner, live, &inner.leases.all(inner.now())).await
+    settle(live, &inner.leases.all(inner.now())).await
 }
 
-async fn settle(inner: &Inner, live: &MultiplexedConnection, moves: &[Move]) -> Result<(), Miss> {
-    let mut connection = live.clone();
+async fn settle(live: &MultiplexedConnection, moves: &[Move]) -> Result<(), Miss> {
     for page in moves.chunks(PAGE) {
-        let mut call = SETTLE.prepare_invoke();
-        call.arg("");
-        for Move { name, rate, by } in page {
-            call.key(&**name).arg(rate.interval()).arg(rate.burst()).arg(*by);
-        }
-        match timeout(inner.deadline, call.invoke_async::<usize>(&mut connection)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Miss::of(&error)),
-            Err(_) => return Err(Miss::Late),
-        }
+        change(live, page, None).await?;
     }
     Ok(())
+}
+
+/// Changes at most [`PAGE`] buckets in one run of the script. Nobody waits for it, so it may take longer than a request may.
+/// `clock` is a test's.
+pub(super) async fn change(live: &MultiplexedConnection, page: &[Move], clock: Option<Micros>) -> Result<(), Miss> {
+    let mut connection = live.clone();
+    let mut call = SETTLE.prepare_invoke();
+    call.arg(clock.map_or_else(String::new, |micros| micros.to_string()));
+    for Move { name, rate, by } in page {
+        call.key(&**name).arg(rate.interval()).arg(rate.burst()).arg(*by);
+    }
+    match timeout(CONNECT_TIMEOUT, call.invoke_async::<usize>(&mut connection)).await {
+        Ok(Ok(changed)) if changed == page.len() => Ok(()),
+        Ok(Ok(_)) => Err(Miss::Refused("an answer it does not have".to_owned())),
+        Ok(Err(error)) => Err(Miss::of(&error)),
+        Err(_) => Err(Miss::Late),
+    }
 }

@@ -1,7 +1,7 @@
 //! The table by itself, against plain models.
 #![expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Barrier, thread};
+use std::{collections::HashMap, sync::Barrier, thread};
 
 use portcullis_api::Millis;
 use proptest::{collection::vec, prelude::*};

@@ -8,36 +8,58 @@ use portcullis_api::{Micros, Outcome, Secret, Trail, Verdict};
 use super::site::{ask, ask_with, before};
 use crate::{
     rate_limit::{
-        Answer, Bucket, Clearing, Level, NAME, Needs, Peeking, Rate, SharedCounters, StoreFault, Tables, Taking,
+        Answer, Bucket, Clearing, Fleet, Instead, Level, NAME, Needs, Peeking, Rate, SharedCounters, StoreFault,
+        Tables, Taking,
     },
     testing::HandClock,
 };
 
 /// A store that answers what it is told to, and remembers what it was asked.
-struct Scripted {
-    answer: Answers,
+pub(super) struct Scripted {
+    answer: Mutex<Answers>,
     instances: NonZeroU32,
     asked: Mutex<Vec<Vec<(String, u128)>>>,
+    pub(super) charged: Mutex<Vec<(String, u32)>>,
     /// The rules whose shares were charged while it was away.
     owed: Mutex<Vec<String>>,
 }
 
-enum Answers {
+impl Scripted {
+    /// It answers no more.
+    pub(super) fn go_away(&self) {
+        *self.answer.lock() = Answers::Fault(StoreFault::Away);
+    }
+}
+
+pub(super) enum Answers {
     Fault(StoreFault),
     All(Answer),
     TooFew,
+}
+
+impl Fleet for Scripted {
+    fn instances(&self) -> NonZeroU32 {
+        self.instances
+    }
 }
 
 impl SharedCounters for Scripted {
     fn take<'a>(&'a self, buckets: &'a [Bucket<'a>]) -> Taking<'a> {
         self.asked.lock().push(buckets.iter().map(|bucket| (bucket.rule.to_owned(), bucket.key)).collect());
         let level = |answer| Level { answer, remaining: 0, retry_after: 2_000_001, reset_after: 3_000_000 };
-        let result = match &self.answer {
+        let result = match &*self.answer.lock() {
             Answers::Fault(fault) => Err(fault.clone()),
             Answers::All(answer) => Ok(buckets.iter().map(|_| level(*answer)).collect()),
             Answers::TooFew => Ok(Vec::new()),
         };
         Box::pin(std::future::ready(result))
+    }
+
+    fn charge(&self, bucket: &Bucket<'_>, tokens: NonZeroU32, instead: Instead) {
+        match &*self.answer.lock() {
+            Answers::Fault(_) => instead(),
+            Answers::All(_) | Answers::TooFew => self.charged.lock().push((bucket.rule.to_owned(), tokens.get())),
+        }
     }
 
     fn peek<'a>(&'a self, bucket: &'a Bucket<'a>) -> Peeking<'a> {
@@ -48,19 +70,21 @@ impl SharedCounters for Scripted {
         Box::pin(std::future::ready(Err(StoreFault::Away)))
     }
 
-    fn instances(&self) -> NonZeroU32 {
-        self.instances
-    }
-
     fn owe(&self, bucket: &Bucket<'_>, _: Rate, _: Micros) {
         self.owed.lock().push(bucket.rule.to_owned());
     }
 }
 
-fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
+pub(super) fn with_store(answer: Answers, instances: u32) -> (Arc<Scripted>, Arc<HandClock>, Needs) {
     let clock = HandClock::new();
     let instances = NonZeroU32::new(instances).unwrap();
-    let store = Arc::new(Scripted { answer, instances, asked: Mutex::default(), owed: Mutex::default() });
+    let store = Arc::new(Scripted {
+        answer: Mutex::new(answer),
+        instances,
+        asked: Mutex::default(),
+        charged: Mutex::default(),
+        owed: Mutex::default(),
+    });
     let tables = Arc::new(Tables::new(1 << 10));
     let key = Secret::new(vec![7; 32]);
     let needs = Needs::shared(clock.clone(), tables, store.clone(), &key);

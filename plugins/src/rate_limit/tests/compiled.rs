@@ -3,13 +3,13 @@
 use http::header::RETRY_AFTER;
 use portcullis_api::{Mode, Outcome, Refusal, Trail};
 
-use super::site::{ask, ask_with, before, needs, rules};
+use super::site::{ask, ask_with, before, needs, rules, send};
 use crate::{
     rate_limit::{NAME, fields},
     testing::HandClock,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use portcullis_api::{TenantId, Verdict};
 
 const TWO: &str = r#"
@@ -206,4 +206,34 @@ fn the_lint_learns_of_limits_that_nobody_is_under_and_of_those_that_let_pass() {
     let rules = rules(text);
     assert_eq!(rules.unused().collect::<Vec<_>>(), ["lonely"]);
     assert_eq!(rules.allowing().collect::<Vec<_>>(), [("soft", "billed afterwards")]);
+}
+
+#[test]
+fn a_limit_of_some_methods_counts_no_other_and_tells_nobody_else() {
+    let text = r#"
+        [limits.writes]
+        key = ["client"]
+        methods = ["POST", "PUT"]
+        requests = 2
+        window = "1s"
+        [limits.reads]
+        key = ["client"]
+        methods = ["GET"]
+        requests = 3
+        window = "1s"
+        [routes.a]
+        limits = ["writes", "reads"]
+    "#;
+    let control = before(text, &needs(&HandClock::new()));
+    let told = |method: &Method| match send(&control, method, "192.0.2.1", 0, &[]).unwrap() {
+        Verdict::Pass(counted) => fields(std::iter::once(&counted)).map(|[_, (_, left)]| left),
+        Verdict::Deny(deny) => Some(format!("refused by {}", deny.rule().unwrap()).parse().unwrap()),
+    };
+    assert_eq!(told(&Method::POST).unwrap(), "\"writes\";r=1;t=1");
+    assert_eq!(told(&Method::PUT).unwrap(), "\"writes\";r=0;t=1");
+    assert_eq!(told(&Method::POST).unwrap(), "refused by writes");
+    // What reads is counted by itself, and HEAD with GET.
+    assert_eq!(told(&Method::GET).unwrap(), "\"reads\";r=2;t=1");
+    assert_eq!(told(&Method::HEAD).unwrap(), "\"reads\";r=1;t=1");
+    assert!((0..99).all(|_| told(&Method::DELETE).is_none()));
 }

@@ -2,6 +2,7 @@
 
 mod away;
 mod compiled;
+mod costs;
 mod inspect;
 mod pages;
 mod refused;

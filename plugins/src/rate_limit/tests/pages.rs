@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use portcullis_api::{At, Issue, Issues, Layers, RouteId, RouteRef, Switch, TenantId};
+use portcullis_api::{At, Control, Issue, Issues, Layers, RouteId, RouteRef, Switch, TenantId};
 use serde::Deserialize;
 
-use crate::{burst, cors, ip_allowlist, rate_limit, waf};
+use crate::{burst, cors, in_flight, ip_allowlist, rate_limit, waf};
 
 /// The parts of a document that the pages show. Unknown fields are left to the document's own tests.
 #[derive(Debug, Default, Deserialize)]
@@ -13,6 +13,7 @@ use crate::{burst, cors, ip_allowlist, rate_limit, waf};
 struct Example {
     controls: Controls,
     limits: BTreeMap<String, rate_limit::Limit>,
+    in_flight: BTreeMap<String, in_flight::Settings>,
     hosts: BTreeMap<String, Host>,
     tenants: BTreeMap<TenantId, Tenant>,
 }
@@ -36,6 +37,8 @@ struct Host {
 #[serde(default, deny_unknown_fields)]
 struct Route {
     limits: Vec<At<String>>,
+    in_flight: Vec<At<String>>,
+    methods: Vec<At<String>>,
     class: Option<rate_limit::Class>,
     ip_allowlist: Option<ip_allowlist::Settings>,
 }
@@ -52,6 +55,7 @@ struct Tenant {
 struct Layer {
     ip_allowlist: Option<ip_allowlist::Tenant>,
     limits: BTreeMap<String, rate_limit::TenantLimit>,
+    in_flight: BTreeMap<String, in_flight::Tenant>,
 }
 
 impl Example {
@@ -76,6 +80,7 @@ impl Example {
             .map(|(name, route)| rate_limit::RouteLimits {
                 route: name,
                 names: &route.limits,
+                methods: &route.methods,
                 class: route.class,
                 api_keys: rate_limit::ApiKeyCallers::Accepted,
             })
@@ -86,8 +91,25 @@ impl Example {
             .iter()
             .map(|(id, (grant, own))| (id.clone(), Layers { grant: Some(grant), own: Some(own) }))
             .collect();
-        let input = rate_limit::Input { limits: &self.limits, routes: &routes, tenants: &tenants };
+        let input = rate_limit::Input { limits: &self.limits, routes: &routes, tenants: &tenants, in_flight: &[] };
         drop(rate_limit::Rules::compile(input, &mut issues));
+        let routes: Vec<_> = named
+            .iter()
+            .map(|(name, route)| in_flight::RouteInFlight {
+                route: name,
+                names: &route.in_flight,
+                methods: &route.methods,
+            })
+            .collect();
+        let tenants: Vec<_> = self
+            .tenants
+            .iter()
+            .map(|(id, Tenant { grant, own })| {
+                (id.clone(), Layers { grant: Some(&grant.in_flight), own: Some(&own.in_flight) })
+            })
+            .collect();
+        let input = in_flight::Input { settings: &self.in_flight, routes: &routes, tenants: &tenants, limits: &[] };
+        drop(in_flight::InFlight::compile(input, &in_flight::Needs::alone(), &mut issues));
         issues.into_vec()
     }
 }
@@ -95,7 +117,7 @@ impl Example {
 #[test]
 fn every_example_of_an_operator_page_is_read_by_the_settings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/controls");
-    for page in ["ip_allowlist", "bans", "burst", "rate_limit", "quota", "cors"] {
+    for page in ["ip_allowlist", "bans", "burst", "rate_limit", "quota", "in_flight", "cors"] {
         let text = fs::read_to_string(folder.join(page).with_extension("md")).expect(page);
         let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         assert!(!blocks.is_empty(), "{page} shows no example");

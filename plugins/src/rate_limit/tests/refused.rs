@@ -206,3 +206,49 @@ fn everything_that_is_wrong_is_said_at_once() {
     ];
     assert_eq!(codes, expected);
 }
+
+#[test]
+fn methods_are_listed_each_once_and_at_least_one() {
+    let limit = |methods: &str| format!("[limits.t]\n{LIMIT}methods = {methods}\n[routes.a]\nlimits = [\"t\"]");
+    assert!(compile(&limit("[\"POST\"]")).is_ok());
+    assert_eq!(refused(&limit("[]")).0, ["limits.methods"]);
+    let twice = limit("[\"POST\", \"PUT\", \"POST\"]");
+    assert_eq!(
+        refused(&twice),
+        (vec!["limits.methods"], "`t`: method POST is written twice / write each method once".to_owned())
+    );
+    assert_eq!(compile(&twice).unwrap_err()[0].span.start, twice.rfind("\"POST\"").unwrap());
+    let wrong = toml::from_str::<crate::rate_limit::Limit>(&format!("{LIMIT}methods = [\"PSOT\"]")).unwrap_err();
+    assert_eq!(wrong.message(), "`PSOT` is no method: did you mean \"POST\"?");
+}
+
+#[test]
+fn a_route_under_a_limit_that_counts_none_of_its_methods_is_refused() {
+    let site = |limit: &str, route: &str| {
+        format!(
+            "[limits.class_auth]\n{LIMIT}methods = {limit}\n[limits.t]\n{LIMIT}methods = {limit}\n[routes.a]\n{route}"
+        )
+    };
+    let named = site("[\"POST\", \"PUT\"]", "limits = [\"t\"]\nmethods = [\"GET\"]");
+    let (codes, said) = refused(&named);
+    assert_eq!(codes, ["limits.never_counts"]);
+    assert!(said.starts_with("route `host/a` is under `t`, which counts none of its methods: GET, HEAD / "), "{said}");
+    assert_eq!(named.get(compile(&named).unwrap_err()[0].span.clone()), Some("\"t\""));
+    let class = site("[\"POST\", \"PUT\"]", "class = \"auth\"\nmethods = [\"GET\"]");
+    let (codes, said) = refused(&class);
+    assert_eq!(codes, ["limits.never_counts"]);
+    assert!(said.starts_with("route `host/a` is under `class_auth`, which counts none"), "{said}");
+    assert_eq!(class.get(compile(&class).unwrap_err()[0].span.clone()), Some("[\"POST\", \"PUT\"]"));
+    // One method in common is enough, and the HEAD of a GET is one.
+    assert!(compile(&site("[\"POST\", \"PUT\"]", "limits = [\"t\"]\nmethods = [\"GET\", \"PUT\"]")).is_ok());
+    assert!(compile(&site("[\"HEAD\"]", "limits = [\"t\"]\nmethods = [\"GET\"]")).is_ok());
+    // What is wrong with the route's own methods is said once, by the route.
+    assert!(compile(&site("[\"POST\"]", "limits = [\"t\"]\nmethods = [\"PSOT\"]")).is_ok());
+}
+
+#[test]
+fn an_in_flight_limit_among_the_limits_of_a_route_is_told_where_it_belongs() {
+    let (codes, said) = refused("[routes.a]\nlimits = [\"uploads\"]");
+    assert_eq!(codes, ["limits.unknown"]);
+    assert!(said.ends_with("it is one of `in_flight`: name it there"), "{said}");
+}

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portcullis_api::{
-    At, ClientIp, Control, Facts, Fault, Issue, Issues, Layers, Protocol, RouteId, RouteRef, TenantId, Topology,
-    Verdict,
+    At, ClientIp, Control, Fault, Issue, Issues, Layers, RouteId, RouteRef, TenantId, Topology, Verdict,
 };
 use serde::Deserialize;
 
@@ -14,7 +13,7 @@ use crate::{
         ApiKeyCallers, Class, Counted, Deny, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, Tables,
         TenantLimit,
     },
-    testing::{HandClock, now_or_never},
+    testing::{HandClock, facts, now_or_never},
 };
 
 /// The parts of a document that limits are made of.
@@ -30,6 +29,7 @@ pub(crate) struct Site {
 #[serde(default, deny_unknown_fields)]
 struct Route {
     limits: Vec<At<String>>,
+    methods: Vec<At<String>>,
     class: Option<Class>,
     api_keys: Option<String>,
 }
@@ -55,6 +55,7 @@ pub(crate) fn compile(text: &str) -> Result<Arc<Rules>, Vec<Issue>> {
         .map(|(name, route)| RouteLimits {
             route: name,
             names: &route.limits,
+            methods: &route.methods,
             class: route.class,
             api_keys: match route.api_keys {
                 Some(_) => ApiKeyCallers::Accepted,
@@ -68,7 +69,10 @@ pub(crate) fn compile(text: &str) -> Result<Arc<Rules>, Vec<Issue>> {
         .map(|(id, tenant)| (id.clone(), Layers { grant: Some(&tenant.grant), own: Some(&tenant.own) }))
         .collect();
     let mut issues = Issues::default();
-    let rules = Rules::compile(Input { limits: &site.limits, routes: &limits, tenants: &tenants }, &mut issues);
+    let rules = Rules::compile(
+        Input { limits: &site.limits, routes: &limits, tenants: &tenants, in_flight: &["uploads"] },
+        &mut issues,
+    );
     match rules {
         Some(rules) => {
             assert!(issues.is_empty(), "compiled in spite of {:?}", issues.as_slice());
@@ -100,18 +104,21 @@ pub(crate) fn ask_with(
     route: u32,
     fields: &[(&'static str, &'static str)],
 ) -> Result<Verdict<Counted, Deny>, Fault> {
+    send(control, &Method::GET, ip, route, fields)
+}
+
+pub(crate) fn send(
+    control: &RateLimit,
+    method: &Method,
+    ip: &str,
+    route: u32,
+    fields: &[(&'static str, &'static str)],
+) -> Result<Verdict<Counted, Deny>, Fault> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    let facts = Facts {
-        method: &Method::GET,
-        host: "host",
-        path: "/",
-        query: "",
-        headers: &headers,
-        protocol: Protocol::Http1,
-    };
+    let facts = facts(method, &headers);
     now_or_never(control.check(Sees { facts, client: client(ip), route: RouteId::new(route) }))
 }
 

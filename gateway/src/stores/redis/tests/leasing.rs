@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, SharedCounters};
+use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Fleet, Leasing, SharedCounters};
 
 use super::{
     batching::runs,

@@ -8,6 +8,7 @@ mod leasing;
 mod modes;
 mod sentinel;
 mod server;
+mod settling;
 mod tls;
 mod whole;
 

@@ -34,9 +34,10 @@ fn control(counters: Arc<dyn SharedCounters>) -> RateLimit {
     let limits: BTreeMap<String, Limit> = toml::from_str(text).unwrap();
     let route = RouteRef { id: RouteId::new(0), name: "host/route".into() };
     let names = [At::nowhere("ten".to_owned())];
-    let routes = [RouteLimits { route: &route, names: &names, class: None, api_keys: ApiKeyCallers::Refused }];
+    let routes =
+        [RouteLimits { route: &route, names: &names, methods: &[], class: None, api_keys: ApiKeyCallers::Refused }];
     let mut issues = Issues::default();
-    let input = Input { limits: &limits, routes: &routes, tenants: &[] };
+    let input = Input { limits: &limits, routes: &routes, tenants: &[], in_flight: &[] };
     let rules = Rules::compile(input, &mut issues).unwrap();
     let (clock, tables) = (Arc::new(Monotonic(Instant::now())), Arc::new(Tables::new(1 << 10)));
     let needs = Needs::shared(clock, tables, counters, &Secret::new(vec![7; 32]));
@@ -117,6 +118,8 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     assert_eq!(counters.peek(&one).await.unwrap().remaining, 0);
     counters.clear(&one).await.unwrap();
     assert_eq!(take(&counters, &[one]).await.unwrap()[0].answer, Answer::Charged);
+    counters.charge(&one, NonZeroU32::MIN, Box::new(|| panic!("the store takes it")));
+    until("it is charged", async || counters.peek(&one).await.unwrap().remaining == 0).await;
     let bans = counters.bans();
     let client = "0123456789abcdef0123456789abcdef".parse().unwrap();
     let strike = Strike { client, code: "waf.urls", max: 2, window: 60_000_000, block: 60_000_000 };
