@@ -87,5 +87,16 @@ for pair in "${wanted[@]}"; do
         exit 1
     fi
 done
+# The tests build clusters with what Redis 7 brought.
+check_redis() {
+    [[ $purpose == test ]] || return 0
+    local version
+    version=$(PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" redis-server --version | sed -n 's/.* v=\([0-9]*\)\..*/\1/p')
+    if [[ ${version:-0} -lt 7 ]]; then
+        say "redis-server is of version ${version:-unknown}, and the tests need 7; install it from https://redis.io and repeat" >&2
+        exit 1
+    fi
+}
+check_redis
 check_toolchain
 say "everything for '$purpose' is here"
