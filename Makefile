@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test reference bench bench-load deny
+.PHONY: help setup demo demo-check test reference bench bench-load bench-limits deny
 
 help: ## Show this.
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ bench: ## What each control costs by itself.
 bench-load: ## The price of safety: bare Pingora, controls off, all controls on (LOAD='--smoke' takes seconds).
 	@scripts/setup.sh build
 	cargo run --release --locked -p portcullis-benches --bin load -- $(LOAD)
+
+# For example: make bench-limits LIMITS='--modes faults'
+bench-limits: ## What distributed limits promise: bounds, faults, fairness (LIMITS='--smoke' takes seconds).
+	@scripts/setup.sh test
+	cargo run --release --locked -p portcullis-benches --bin limits -- $(LIMITS)
 
 deny: ## Licences, bans, sources and advisories (needs cargo-deny and, for advisories, the network).
 	cargo deny check

@@ -2,16 +2,14 @@
 
 use anyhow::{Context, ensure};
 use bytes::{Buf, Bytes, BytesMut};
+use portcullis_benches::upstream::{field, find};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{
-    client::Target,
-    upstream::{field, find},
-};
+use crate::client::Target;
 
 /// One connection.
 pub(crate) struct Lane {

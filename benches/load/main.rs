@@ -11,23 +11,21 @@
 //!   sent, so a proxy that stalls cannot hide the requests that it made wait (coordinated omission).
 
 mod client;
-mod cpus;
 mod documents;
 mod flags;
 mod h1;
 mod h2c;
 mod phase;
 mod pki;
-mod process;
 mod run;
 mod subject;
 mod table;
-mod upstream;
 
 use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::Parser;
+use portcullis_benches::cpus::{Cpus, Pin};
 
 fn main() -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
@@ -35,7 +33,7 @@ fn main() -> anyhow::Result<()> {
         .ok()
         .context("another TLS provider is installed already")?;
     let flags = flags::Flags::parse().settled()?;
-    let cpus = cpus::Cpus::split(&flags)?;
+    let cpus = Cpus::split(flags.threads, if flags.no_pin { Pin::Nothing } else { Pin::Apart })?;
     let binaries = subject::Binaries::find(&flags)?;
     let report = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cpus.client_threads())
@@ -44,9 +42,4 @@ fn main() -> anyhow::Result<()> {
         .block_on(run::run(&flags, &cpus, &binaries))?;
     write!(io::stdout(), "{report}")?;
     report.verdict()
-}
-
-/// A count as a float, for ratios. Nothing that is counted here reaches 2^32.
-fn float(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

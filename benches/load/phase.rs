@@ -1,6 +1,7 @@
 //! One measurement of one proxy: open the lanes, warm up, read the account, wait, read it again.
 
 use std::{
+    ops::ControlFlow,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +11,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
+use portcullis_benches::{
+    account::{CpuTime, resident_kib},
+    number::float,
+    pace,
+};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
@@ -18,8 +24,6 @@ use tokio::{
 use crate::{
     client::{Lane, Target},
     flags::Flags,
-    float,
-    process::{CpuTime, resident_kib},
 };
 
 /// What is still on its way when a measurement ends gets this long.
@@ -199,18 +203,9 @@ async fn exchange(lane: &mut Lane, shared: &Shared, errors: u32) -> u32 {
     }
 }
 
-/// Says when a request is due. A thread of its own, because timers of the runtime tick once a millisecond.
+/// Says when a request is due.
 fn keep_pace(rate: u32, sender: &mpsc::UnboundedSender<Instant>, shared: &Shared) {
-    let start = Instant::now();
-    let interval_s = 1.0 / f64::from(rate.max(1));
-    for n in 0_u32.. {
-        let offset = Duration::from_secs_f64(f64::from(n) * interval_s);
-        let Some(at) = start.checked_add(offset) else { return };
-        if let Some(early) = at.checked_duration_since(Instant::now()) {
-            std::thread::sleep(early);
-        }
-        if shared.stopped() || sender.send(at).is_err() {
-            return;
-        }
-    }
+    pace::keep(Instant::now(), pace::evenly(rate), |at| {
+        if shared.stopped() || sender.send(at).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
 }

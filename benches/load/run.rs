@@ -6,16 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use portcullis_benches::{cpus::Cpus, number::rounded, upstream};
 
 use crate::{
     client::Target,
-    cpus::Cpus,
     flags::{Flags, Kind, Protocol, Workload},
     phase::{self, Measured, Pace},
     pki::Pki,
     subject::{Binaries, Subject},
     table::{Report, Section},
-    upstream,
 };
 
 /// Share of what the slowest proxy can do that all get in the open loop: well below the knee, where a queue would
@@ -83,9 +82,7 @@ async fn in_turns(flags: &Flags, targets: &[(&Subject, Target)], pace: Pace) -> 
 fn open_rate(slowest: f64) -> anyhow::Result<u32> {
     let hundreds = (slowest * OPEN_SHARE / 100.0).floor().max(1.0);
     ensure!(hundreds.is_finite(), "nothing was measured");
-    // Through text, because a float has no checked conversion.
-    let hundreds: u32 = format!("{hundreds:.0}").parse()?;
-    Ok(hundreds.saturating_mul(100))
+    Ok(rounded(hundreds).saturating_mul(100))
 }
 
 #[cfg(test)]

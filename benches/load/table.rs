@@ -3,11 +3,13 @@
 use std::fmt;
 
 use anyhow::ensure;
+use portcullis_benches::{
+    cpus::Cpus,
+    number::{float, median},
+};
 
 use crate::{
-    cpus::Cpus,
     flags::{Flags, Kind, Protocol, Workload},
-    float,
     phase::Measured,
     run::Rounds,
 };
@@ -157,14 +159,6 @@ fn of(rounds: &[Measured], number: impl Fn(&Measured) -> f64) -> f64 {
     median(rounds.iter().map(number).collect())
 }
 
-/// The middle value, or the mean of the two in the middle; not a number when there is none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let upper = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
-    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
-    f64::midpoint(lower, upper)
-}
-
 #[cfg(test)]
 mod tests {
     use hdrhistogram::Histogram;
@@ -210,12 +204,5 @@ mod tests {
     fn a_failed_exchange_fails_the_run() {
         let error = report([40.0, 50.0, 80.0], None, 3).verdict().unwrap_err().to_string();
         assert_eq!(error, "3 exchange(s) with `bare` failed, the first one: refused");
-    }
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        assert!(median(Vec::new()).is_nan());
     }
 }

@@ -11,27 +11,37 @@ use std::{
 
 use anyhow::Context;
 
-use crate::flags::Flags;
+/// Whether processes are kept on CPUs of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// The proxies on the first ones, everything else on the others.
+    Apart,
+    /// The scheduler decides.
+    Nothing,
+}
 
 /// The CPUs of the proxies and the CPUs of everything else.
 #[derive(Debug)]
-pub(crate) struct Cpus {
+pub struct Cpus {
     proxy: Option<String>,
     client_threads: usize,
 }
 
 impl Cpus {
-    /// Splits the CPUs that this process may use, and moves this process to its share.
-    pub(crate) fn split(flags: &Flags) -> anyhow::Result<Self> {
+    /// Splits the CPUs that this process may use, so many of them for the proxies, and moves this process to its share.
+    ///
+    /// # Errors
+    /// Where /proc or `taskset` does not do what it does on Linux.
+    pub fn split(proxy_cpus: u32, pin: Pin) -> anyhow::Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status").context("this needs Linux with /proc")?;
         let all = allowed(&status).context("/proc/self/status lists no CPUs")?;
-        let threads = usize::try_from(flags.threads)?;
+        let threads = usize::try_from(proxy_cpus)?;
         let client_threads = all.len().saturating_sub(threads).clamp(1, 4);
         let Some((proxy, rest)) = all.split_at_checked(threads).filter(|(_, rest)| !rest.is_empty()) else {
             writeln!(io::stderr(), "note: too few CPUs to keep client and proxy apart")?;
             return Ok(Self { proxy: None, client_threads });
         };
-        if flags.no_pin || !["/usr/bin/taskset", "/bin/taskset"].iter().any(|path| Path::new(path).exists()) {
+        if pin == Pin::Nothing || !["/usr/bin/taskset", "/bin/taskset"].iter().any(|path| Path::new(path).exists()) {
             writeln!(io::stderr(), "note: nothing is pinned to a CPU")?;
             return Ok(Self { proxy: None, client_threads });
         }
@@ -44,12 +54,14 @@ impl Cpus {
     }
 
     /// Worker threads of the client.
-    pub(crate) const fn client_threads(&self) -> usize {
+    #[must_use]
+    pub const fn client_threads(&self) -> usize {
         self.client_threads
     }
 
     /// A command that runs `program` on the proxies' CPUs. `taskset` becomes the program, so the process id stays.
-    pub(crate) fn proxy_command(&self, program: &Path) -> Command {
+    #[must_use]
+    pub fn proxy_command(&self, program: &Path) -> Command {
         match &self.proxy {
             None => Command::new(program),
             Some(cpus) => {
@@ -61,7 +73,8 @@ impl Cpus {
     }
 
     /// For the head of the report.
-    pub(crate) fn describe(&self) -> String {
+    #[must_use]
+    pub fn describe(&self) -> String {
         self.proxy.as_ref().map_or_else(|| "nothing pinned".to_owned(), |cpus| format!("proxies pinned to CPU {cpus}"))
     }
 }

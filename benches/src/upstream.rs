@@ -20,7 +20,10 @@ const ANSWER: &str = concat!(
 );
 
 /// Serves on a loopback port of its own until the process ends.
-pub(crate) fn start() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is no port or no thread to be had.
+pub fn start() -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -82,7 +85,8 @@ fn chunked_length(body: &[u8]) -> anyhow::Result<Option<usize>> {
 }
 
 /// The value of a header field, by lower-case name.
-pub(crate) fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h str> {
+#[must_use]
+pub fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h str> {
     std::str::from_utf8(head).ok()?.split("\r\n").find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -90,7 +94,8 @@ pub(crate) fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h str> {
 }
 
 /// Where `needle` starts.
-pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 

@@ -6,12 +6,15 @@ use anyhow::Context;
 
 /// Time on a CPU of each thread of a process, in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct CpuTime(BTreeMap<u32, u64>);
+pub struct CpuTime(BTreeMap<u32, u64>);
 
 impl CpuTime {
     /// Reads the scheduler's account, `/proc/PID/task/*/schedstat`: nanoseconds, where `/proc/PID/stat` has ticks of
     /// ten milliseconds.
-    pub(crate) fn read(pid: u32) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the process has ended, or the kernel keeps no such account.
+    pub fn read(pid: u32) -> anyhow::Result<Self> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
             let entry = entry?;
@@ -25,7 +28,8 @@ impl CpuTime {
     }
 
     /// The time since `earlier`. A thread that started in between counts from its start.
-    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Duration {
         let spent = self.0.iter().map(|(id, now)| now.saturating_sub(earlier.0.get(id).copied().unwrap_or(0)));
         Duration::from_nanos(spent.fold(0, u64::saturating_add))
     }
@@ -37,7 +41,10 @@ fn on_cpu(schedstat: &str) -> Option<u64> {
 }
 
 /// Resident memory in KiB.
-pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+///
+/// # Errors
+/// When the process has ended.
+pub fn resident_kib(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
     vm_rss(&status).context("/proc/PID/status has no VmRSS")
 }

@@ -1,0 +1,155 @@
+//! Gateways under measurement: the real binary, one worker thread each, plain HTTP/1.1 on loopback.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use portcullis_benches::{
+    account::CpuTime,
+    cpus::Cpus,
+    subject::{Subject, free_port, is_ready, metric},
+};
+
+use crate::{
+    client::HOST,
+    limit::{self, GATEWAYS, Limited},
+};
+
+/// The route without a limit.
+pub(crate) const OPEN: &str = "open";
+
+/// Hides keys in the store; it guards nothing.
+const STORE_KEY: &str = "limits-store-key-0123456789abcdef0123456789";
+
+/// What gateways of a run need.
+#[derive(Debug)]
+pub(crate) struct World<'w> {
+    pub(crate) cpus: &'w Cpus,
+    pub(crate) gateway: &'w Path,
+    pub(crate) folder: &'w Path,
+    pub(crate) upstream: SocketAddr,
+}
+
+/// Where a gateway counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Store {
+    Memory,
+    Redis {
+        address: SocketAddr,
+        /// How long a check may wait for it.
+        deadline: Duration,
+    },
+}
+
+/// Gateways with the same limits.
+pub(crate) struct Fleet {
+    gateways: Vec<Gateway>,
+}
+
+struct Gateway {
+    public: SocketAddr,
+    admin: SocketAddr,
+    process: Subject,
+}
+
+impl Fleet {
+    /// Starts one gateway for each store, and waits until all are ready.
+    pub(crate) fn start(world: &World<'_>, name: &str, stores: &[Store], limits: &[Limited]) -> anyhow::Result<Self> {
+        let mut gateways = Vec::new();
+        for (number, store) in stores.iter().enumerate() {
+            gateways.push(Gateway::start(world, &format!("{name}-{number}"), *store, limits)?);
+        }
+        Ok(Self { gateways })
+    }
+
+    /// Where clients connect.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.gateways.iter().map(|gateway| gateway.public).collect()
+    }
+
+    /// What they used so far.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Vec<CpuTime>> {
+        self.gateways.iter().map(|gateway| CpuTime::read(gateway.process.pid())).collect()
+    }
+
+    /// What they used since then, in microseconds.
+    pub(crate) fn cpu_us_since(&self, earlier: &[CpuTime]) -> anyhow::Result<f64> {
+        let now = self.cpu()?;
+        Ok(now.iter().zip(earlier).map(|(now, earlier)| now.since(earlier).as_secs_f64() * 1e6).sum())
+    }
+
+    /// Checks so far that the store did not decide.
+    pub(crate) fn undecided(&self) -> anyhow::Result<f64> {
+        let each = self.gateways.iter().map(|gateway| metric(gateway.admin, "portcullis_ratelimit_degraded_total"));
+        each.sum()
+    }
+
+    /// The last of what they wrote to standard error, for messages.
+    pub(crate) fn last_words(&self) -> String {
+        self.gateways.iter().map(|gateway| gateway.process.last_words()).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Gateway {
+    fn start(world: &World<'_>, name: &str, store: Store, limits: &[Limited]) -> anyhow::Result<Self> {
+        let (public, admin) = (free_port()?, free_port()?);
+        let config = world.folder.join(format!("{name}.toml"));
+        fs::write(&config, document(world, public, admin, store, limits)?)?;
+        let mut command = world.cpus.proxy_command(world.gateway);
+        command.arg("run").arg("--config").arg(&config).args(["--threads", "1"]);
+        Ok(Self { public, admin, process: Subject::start(name, command, world.folder, || is_ready(admin))? })
+    }
+}
+
+fn document(
+    world: &World<'_>,
+    public: SocketAddr,
+    admin: SocketAddr,
+    store: Store,
+    limits: &[Limited],
+) -> anyhow::Result<String> {
+    let mut text = format!(
+        "version = 1\n\n\
+         [listeners.public]\naddress = \"{public}\"\ntls = \"off\"\nclient_ip = \"direct\"\n\n\
+         [admin]\naddress = \"{admin}\"\n\n\
+         [log]\naccess = {{ file = \"/dev/null\" }}\n\n\
+         [upstreams.app]\nservers = [\"{}\"]\n\n\
+         [controls]\nip_allowlist = {{ allow = [\"127.0.0.0/8\"] }}\nburst = \"off\"\nwaf = \"off\"\n\n",
+        world.upstream
+    );
+    match store {
+        Store::Memory => text.push_str("[stores]\ncounters = \"memory\"\n"),
+        Store::Redis { address, deadline } => write!(
+            text,
+            "[stores]\ncounters = \"redis://{address}/\"\ninstances = {GATEWAYS}\ndeadline = \"{}ms\"\n\
+             key = \"file:{}\"\n",
+            deadline.as_millis(),
+            store_key(world.folder)?.display()
+        )?,
+    }
+    write!(text, "\n[hosts.\"{HOST}\"]\ntenant = \"identity\"\n")?;
+    limit::route(&mut text, OPEN, "")?;
+    for limited in limits {
+        limited.write(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The gateway refuses a secret that others may read.
+fn store_key(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("store.key");
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?
+        .write_all(STORE_KEY.as_bytes())?;
+    Ok(path)
+}

@@ -1,0 +1,78 @@
+//! What limits that several gateways count together promise, measured on the real binary.
+//!
+//! `cargo run --release -p portcullis-benches --bin limits` (or `make bench-limits`). Everything is on loopback: three
+//! gateways with one worker thread each, one redis-server, one small upstream, one client that sends each request when
+//! it is due, whether answers come or not.
+//!
+//! - `bounds`: for each shape of limit and each way of counting, what was admitted beside one exact bucket per key over
+//!   all gateways, and what it cost.
+
+mod bounds;
+mod bounds_table;
+mod client;
+mod flags;
+mod fleet;
+mod judge;
+mod limit;
+mod plan;
+mod server;
+mod table;
+
+use std::io::{self, Write};
+
+use anyhow::ensure;
+use clap::Parser;
+use portcullis_benches::{
+    cpus::{Cpus, Pin},
+    subject::Programs,
+    upstream,
+};
+
+use crate::{
+    flags::{Flags, Mode},
+    fleet::World,
+    table::Aim,
+};
+
+fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse().settled()?;
+    let programs = Programs::beside_this()?;
+    if !flags.no_build {
+        programs.build(&[("portcullis", "portcullis")])?;
+    }
+    let gateway = programs.path("portcullis")?;
+    let cpus = Cpus::split(1, if flags.no_pin { Pin::Nothing } else { Pin::Apart })?;
+    let folder = tempfile::tempdir()?;
+    let world = World { cpus: &cpus, gateway: &gateway, folder: folder.path(), upstream: upstream::start()? };
+    let aims = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cpus.client_threads())
+        .enable_all()
+        .build()?
+        .block_on(run(&flags, &world))?;
+    let missed = aims.iter().filter(|aim| !aim.is_met()).count();
+    ensure!(!flags.strict || missed == 0, "{missed} aim(s) missed");
+    Ok(())
+}
+
+/// Each mode, with its report as soon as it is there.
+async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Vec<Aim>> {
+    let smoke = if flags.smoke { "**Smoke run: the numbers mean nothing.** " } else { "" };
+    writeln!(io::stdout(), "{smoke}Loopback, plain HTTP/1.1, {}.\n", server::describe(world.cpus))?;
+    let mut all = Vec::new();
+    for mode in &flags.modes {
+        let (report, aims) = match mode {
+            Mode::Bounds => {
+                let report = bounds::run(flags, world).await?;
+                (report.to_string(), report.aims())
+            }
+            Mode::Faults | Mode::Fairness => continue,
+        };
+        writeln!(io::stdout(), "### {mode}\n\n{report}")?;
+        for aim in &aims {
+            write!(io::stdout(), "{aim}")?;
+        }
+        writeln!(io::stdout())?;
+        all.extend(aims);
+    }
+    Ok(all)
+}

@@ -1,0 +1,77 @@
+//! What the tables share: aims, and numbers as they are written.
+
+use std::fmt;
+
+use portcullis_benches::number::{float, median, rounded};
+
+/// Something that was promised, and whether it was kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Aim {
+    pub(crate) what: String,
+    pub(crate) found: f64,
+    pub(crate) most: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Aim {
+    pub(crate) fn is_met(&self) -> bool {
+        self.found <= self.most
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, found, most, unit } = self;
+        let met = if self.is_met() { "met" } else { "**missed**" };
+        writeln!(f, "- {what}: {found:.2}{unit}, aim at most {most}{unit}: {met}")
+    }
+}
+
+/// Of sorted values the one that this share is not above; not a number when there is none.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let last = float(u64::try_from(sorted.len().saturating_sub(1)).unwrap_or(0));
+    let at = usize::try_from(rounded((last * share).ceil())).unwrap_or(0);
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// The median over rounds of one number.
+pub(crate) fn over<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
+    median(rounds.iter().map(number).collect())
+}
+
+/// The median over rounds of a difference within a round, so that a slow round falls on both.
+pub(crate) fn difference<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> f64 {
+    median(rounds.iter().zip(others).map(|(this, other)| number(this) - number(other)).collect())
+}
+
+/// As a share of a whole in per cent; nothing of nothing is nothing.
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * float(part) / float(whole) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((quantile(&values, 0.99) - 100.0).abs() < 1.1);
+        assert!((quantile(&values, 0.5) - 51.0).abs() < 1e-9);
+        assert!(quantile(&[], 0.5).is_nan());
+        assert!((quantile(&[7.0], 0.99) - 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_difference_compares_within_a_round() {
+        assert!((difference(&[13.0, 103.0, 1.0], &[10.0, 100.0, 0.0], |n| *n) - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_aim_that_was_not_measured_is_missed() {
+        let aim = |found| Aim { what: "cost".to_owned(), found, most: 3.0, unit: " µs" };
+        assert!(aim(3.0).is_met());
+        assert!(!aim(3.1).is_met() && !aim(f64::NAN).is_met());
+        assert_eq!(aim(2.5).to_string(), "- cost: 2.50 µs, aim at most 3 µs: met\n");
+    }
+}
