@@ -79,9 +79,8 @@ impl Level {
     /// What is left of it, by what was known, once `tokens` more are taken. In a store others may have taken some too.
     pub(super) fn charge(&mut self, rate: Rate, tokens: NonZeroU32) {
         let more = rate.interval().saturating_mul(u64::from(tokens.get()));
-        let full = rate.interval().saturating_mul(u64::from(rate.burst()));
         self.remaining = self.remaining.saturating_sub(tokens.get());
-        self.reset_after = self.reset_after.saturating_add(more).min(full);
+        self.reset_after = self.reset_after.saturating_add(more).min(rate.refill());
     }
 
     /// Of a bucket that keeps what it has.

@@ -81,6 +81,12 @@ impl Rate {
         self.interval
     }
 
+    /// Microseconds that an empty bucket needs to fill.
+    #[must_use]
+    pub fn refill(self) -> Micros {
+        self.interval.saturating_mul(u64::from(self.burst))
+    }
+
     /// Tokens of a full bucket, at least 1.
     #[must_use]
     pub const fn burst(self) -> u32 {
@@ -105,7 +111,7 @@ impl Rate {
     /// Takes the tokens of up to `want` requests of the bucket whose stored TAT is `stored` (0 for none), at `now`.
     #[must_use]
     pub fn take(self, stored: Micros, now: Micros, want: u32) -> Taken {
-        let cap = now.saturating_add(self.interval.saturating_mul(u64::from(self.burst)));
+        let cap = now.saturating_add(self.refill());
         // The clamp survives a clock that went back, and numbers that changed: at most one full bucket's wait.
         let tat = stored.clamp(now, cap);
         let request = self.interval.saturating_mul(u64::from(self.cost));
@@ -119,7 +125,7 @@ impl Rate {
     /// The TAT of a bucket of which `tokens` are taken at `now`, or as many as it has: it may be empty, never less.
     #[must_use]
     pub fn charge(self, stored: Micros, now: Micros, tokens: NonZeroU32) -> Micros {
-        let cap = now.saturating_add(self.interval.saturating_mul(u64::from(self.burst)));
+        let cap = now.saturating_add(self.refill());
         stored.clamp(now, cap).saturating_add(self.interval.saturating_mul(u64::from(tokens.get()))).min(cap)
     }
 

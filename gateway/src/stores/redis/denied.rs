@@ -5,17 +5,18 @@
 //!
 //! Invariant: only what Redis itself said is remembered, never what was decided while it was away.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use portcullis_api::Micros;
 use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level};
 
 /// How long an empty bucket is taken for empty without asking again.
-const BELIEVED_MAX: Duration = Duration::from_secs(1);
+const BELIEVED_MAX: Micros = 1_000_000;
 
-/// The same of a bucket of which others may hold tokens ahead: what they do not spend they give back soon.
-const BELIEVED_MAX_LEASED: Duration = Duration::from_millis(50);
+/// The same of a bucket of which tokens are taken ahead. Not longer, for others give back what they do not spend; and not
+/// less, though a token flows in earlier: gateways that all ask for each one would ask as often as without taking any ahead.
+const BELIEVED_LEASED: Micros = 100_000;
 
 const WAYS: usize = 4;
 /// Half a megabyte, whatever clients send.
@@ -71,15 +72,16 @@ impl Denials {
         let now = self.since_epoch(now);
         for (bucket, level) in buckets.iter().zip(levels).filter(|(_, level)| level.answer == Answer::Short) {
             let believed = match bucket.leasing {
-                Leasing::Never => BELIEVED_MAX,
-                Leasing::Allowed => BELIEVED_MAX_LEASED,
+                Leasing::Never => level.retry_after.min(BELIEVED_MAX),
+                // A bucket must not run full meanwhile.
+                Leasing::Allowed => (bucket.rate.refill() >> 3).max(level.retry_after).min(BELIEVED_LEASED),
             };
-            let believed = Micros::try_from(believed.as_micros()).unwrap_or(Micros::MAX);
+            let until = now.saturating_add(believed);
             let empty = Empty {
                 key: bucket.key,
                 remaining: level.remaining,
-                until: now.saturating_add(level.retry_after.min(believed)),
-                token: now.saturating_add(level.retry_after),
+                until,
+                token: now.saturating_add(level.retry_after).max(until),
                 full: now.saturating_add(level.reset_after),
             };
             let Some(set) = self.set(bucket.key) else { continue };
@@ -121,6 +123,11 @@ impl Denials {
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
 mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use portcullis_api::Millis;
+    use portcullis_plugins::rate_limit::Rate;
+
     use super::*;
     use crate::stores::redis::tests::bucket;
 
@@ -171,6 +178,26 @@ mod tests {
                 scope.spawn(move || crowd(thread * 10_000_000));
             }
         });
+    }
+
+    #[test]
+    fn a_bucket_taken_ahead_of_is_asked_again_after_a_tenth_of_a_second_whenever_a_token_flows_in() {
+        let start = Instant::now();
+        for retry_after_ms in [1, 60, 60_000] {
+            let denials = Denials::new(start);
+            let leased = [Bucket { leasing: Leasing::Allowed, ..bucket("r", 7, 100) }];
+            denials.remember(&leased, &[short(retry_after_ms)], start);
+            let level = denials.answer(&leased, start + 99 * MS).unwrap()[0];
+            assert!(level.retry_after > 0, "{level:?}");
+            assert_eq!(denials.answer(&leased, start + 100 * MS), None, "{retry_after_ms}");
+        }
+        // One that would be full before that: after an eighth of what it takes to fill.
+        let denials = Denials::new(start);
+        let rate = Rate::new(NonZeroU32::new(1_000).unwrap(), Millis::from_secs(1), NonZeroU32::new(80).unwrap());
+        let fast = [Bucket { leasing: Leasing::Allowed, rate: rate.unwrap(), ..bucket("r", 7, 100) }];
+        denials.remember(&fast, &[short(1)], start);
+        assert!(denials.answer(&fast, start + 9 * MS).is_some());
+        assert_eq!(denials.answer(&fast, start + 10 * MS), None);
     }
 
     #[test]

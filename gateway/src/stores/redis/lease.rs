@@ -22,7 +22,7 @@ use portcullis_plugins::rate_limit::{Answer, Bucket, Leasing, Level, Rate};
 use super::settle::Move;
 
 /// How long tokens are kept that nobody spends, and over how long a bucket's traffic is looked at.
-pub(super) const LIFE: Micros = 200_000;
+pub(super) const LIFE: Micros = 1_000_000;
 
 /// A gateway holds at most its share of the burst, divided by this.
 const PART: u32 = 4;
@@ -40,7 +40,7 @@ struct Lease {
     /// Spent first: by the time more is asked for, nothing is left of it.
     older: Held,
     newer: Held,
-    /// Tokens when there were most: at half of it more are asked for.
+    /// Tokens when there were most: at an eighth of it more are asked for.
     size: u32,
     expires: Micros,
     /// When the bucket is full, as Redis said last.
@@ -163,6 +163,14 @@ impl Leases {
         self.give_up(now, |_| true)
     }
 
+    /// Whether tokens are on their way.
+    pub(super) fn is_waiting(&self) -> bool {
+        let waits = |set: &Mutex<[Option<Lease>; WAYS]>| {
+            set.lock().iter().flatten().any(|lease| lease.renewal == Renewal::UnderWay)
+        };
+        self.sets.iter().any(waits)
+    }
+
     fn give_up(&self, now: Micros, which: impl Fn(&Lease) -> bool) -> Vec<Move> {
         let mut moves = std::mem::take(&mut *self.strays.lock());
         for set in &self.sets {
@@ -213,8 +221,8 @@ impl Lease {
         let of_older = self.older.tokens.min(cost);
         self.older.tokens = self.older.tokens.saturating_sub(of_older);
         self.newer.tokens = self.newer.tokens.saturating_sub(cost.saturating_sub(of_older));
-        let is_half = self.tokens() <= self.size >> 1;
-        let renew = if self.renewal == Renewal::Idle && is_half { self.wanted(most) } else { 0 };
+        let is_low = self.tokens() <= (self.size >> 3).max(cost);
+        let renew = if self.renewal == Renewal::Idle && is_low { self.wanted(most) } else { 0 };
         if renew > 0 {
             self.renewal = Renewal::UnderWay;
         }

@@ -101,6 +101,13 @@ pub(super) async fn debts(inner: &Inner, live: &MultiplexedConnection) -> Result
 
 /// Gives back all that is held, for a gateway that stops.
 pub(super) async fn all(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
+    let arrived = async {
+        while inner.leases.is_waiting() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // What comes later than a call may take is not coming.
+    drop(timeout(inner.deadline, arrived).await);
     settle(live, &inner.leases.all(inner.now())).await
 }
 

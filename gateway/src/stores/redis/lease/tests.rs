@@ -45,7 +45,7 @@ fn as_many_are_wanted_as_came_in_a_moment_and_none_for_one_alone() {
 }
 
 #[test]
-fn at_half_more_is_asked_for_once() {
+fn when_little_is_left_more_is_asked_for_once() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     grant(&leases, &bucket, 0, 0);
     for _ in 0..9 {
@@ -58,7 +58,7 @@ fn at_half_more_is_asked_for_once() {
             Spend::Ask(_) => panic!("it is paid"),
         })
         .collect();
-    assert_eq!(renewals.iter().position(|renew| *renew > 0), Some(3), "{renewals:?}");
+    assert_eq!(renewals.iter().position(|renew| *renew > 0), Some(6), "{renewals:?}");
     assert_eq!(renewals.iter().filter(|renew| **renew > 0).count(), 1);
     assert!(!is_paid(&leases.spend(&bucket, 80, 20)));
 }
@@ -118,7 +118,7 @@ fn nobody_loses_tokens_for_a_newcomer() {
 proptest! {
     /// Each token that was taken is spent, held or given back: never more, and none twice.
     #[test]
-    fn no_more_is_spent_than_was_taken(steps in vec((0..3u8, 0..90_000u64, 0..20u32), 1..200)) {
+    fn no_more_is_spent_than_was_taken(steps in vec((0..3u8, 0..450_000u64, 0..20u32), 1..200)) {
         let (leases, bucket) = (Leases::new(), leased(1_000));
         let interval = i64::try_from(bucket.rate.interval()).unwrap();
         grant(&leases, &bucket, 0, 0);
