@@ -1,6 +1,6 @@
 //! What can be asked for on the command line, and what `--smoke` makes of it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
@@ -15,7 +15,7 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: u32,
     /// Seconds of each measurement of `bounds`.
-    #[arg(long, default_value_t = 7.0)]
+    #[arg(long, default_value_t = 6.0)]
     pub(crate) seconds: f64,
     /// Requests per second of `bounds`, over all gateways; 3,000 when not given, or half of what the gateways can do
     /// without a limit where that is less.
@@ -72,6 +72,11 @@ impl Flags {
         self.modes.sort_unstable();
         self.modes.dedup();
         Ok(self)
+    }
+
+    /// How long something takes that no flag is for.
+    pub(crate) fn pause(&self, usual: Duration) -> Duration {
+        if self.smoke { usual.mul_f64(0.1) } else { usual }
     }
 }
 
