@@ -14,7 +14,7 @@ use portcullis_benches::number::{float, rounded};
 use crate::{
     bounds_table::{Report, Section},
     client::{Client, Outcome},
-    flags::Flags,
+    flags::{Flags, ShapeName},
     fleet::{Fleet, OPEN, Store, World},
     judge::{Answer, Judged, Limit, Seen},
     limit::{Counting, GATEWAYS, Limited, Numbers},
@@ -36,7 +36,7 @@ const IDLE: Duration = Duration::from_secs(3);
 /// A limit and how requests are spread over its keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    pub(crate) name: &'static str,
+    pub(crate) name: ShapeName,
     pub(crate) title: &'static str,
     pub(crate) numbers: Numbers,
     pub(crate) keys: u32,
@@ -53,10 +53,16 @@ const fn per(requests: u32, seconds: u64) -> Numbers {
 pub(crate) const SKEW: f64 = 1.1;
 /// The first three leave a part of the requests out, as limits of clients do; the last, as sums of whole tenants, does not.
 const SHAPES: [Shape; 4] = [
-    Shape { name: "small", title: "10/s, burst 10, 1,000 keys", numbers: per(10, 1), keys: 1_000, cut: 1 },
-    Shape { name: "minute", title: "1,000/min, burst 1,000, 20 keys", numbers: per(1_000, 60), keys: 20, cut: 1 },
-    Shape { name: "hot", title: "200/s, burst 200, 50 keys", numbers: per(200, 1), keys: 50, cut: 1 },
-    Shape { name: "sums", title: "2,000/s, burst 2,000, 3 keys", numbers: per(2_000, 1), keys: 3, cut: 4 },
+    Shape { name: ShapeName::Small, title: "10/s, burst 10, 1,000 keys", numbers: per(10, 1), keys: 1_000, cut: 1 },
+    Shape {
+        name: ShapeName::Minute,
+        title: "1,000/min, burst 1,000, 20 keys",
+        numbers: per(1_000, 60),
+        keys: 20,
+        cut: 1,
+    },
+    Shape { name: ShapeName::Hot, title: "200/s, burst 200, 50 keys", numbers: per(200, 1), keys: 50, cut: 1 },
+    Shape { name: ShapeName::Sums, title: "2,000/s, burst 2,000, 3 keys", numbers: per(2_000, 1), keys: 3, cut: 4 },
 ];
 
 /// What one measurement of one way of counting found.
@@ -102,7 +108,7 @@ pub(crate) async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Repo
     tokio::time::sleep(flags.pause(IDLE)).await;
     bench.idle = bench.server.account()?.since(&before, Work::default());
     let mut sections = Vec::new();
-    for shape in SHAPES {
+    for shape in SHAPES.into_iter().filter(|shape| flags.shapes.contains(&shape.name)) {
         writeln!(io::stderr(), "bounds: {}", shape.title)?;
         let rounds = bench.in_turns(flags, shape, rate).await.with_context(|| bench.shared.last_words())?;
         sections.push(Section { shape, rounds });

@@ -11,6 +11,9 @@ pub(crate) struct Flags {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::Bounds, Mode::Faults, Mode::Fairness])]
     pub(crate) modes: Vec<Mode>,
+    /// Which shapes of limit `bounds` measures.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = ShapeName::ALL)]
+    pub(crate) shapes: Vec<ShapeName>,
     /// Rounds of `bounds`; in each of them every way of counting is measured once.
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: u32,
@@ -89,6 +92,34 @@ pub(crate) enum Mode {
     Faults,
     /// What one key's flood does to another key.
     Fairness,
+}
+
+/// A shape of limit: its numbers and its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShapeName {
+    /// Too small to be taken ahead, over many keys.
+    Small,
+    /// Large and slow to fill, over few keys.
+    Minute,
+    /// Small and quick to fill, of keys that ask for more.
+    Hot,
+    /// Large and far from empty, as sums of whole tenants are.
+    Sums,
+}
+
+impl ShapeName {
+    const ALL: [Self; 4] = [Self::Small, Self::Minute, Self::Hot, Self::Sums];
+}
+
+impl fmt::Display for ShapeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Small => "small",
+            Self::Minute => "minute",
+            Self::Hot => "hot",
+            Self::Sums => "sums",
+        })
+    }
 }
 
 // clap shows defaults by `Display`.
