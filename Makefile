@@ -47,7 +47,7 @@ bench-load: ## The price of safety: bare Pingora, controls off, all controls on 
 # For example: make bench-limits LIMITS='--modes faults'
 bench-limits: ## What distributed limits promise: bounds, faults, fairness (LIMITS='--smoke' takes seconds).
 	@scripts/setup.sh test
-	cargo run --release --locked -p portcullis-benches --bin limits -- $(LIMITS)
+	PATH="$(PATH):/usr/local/sbin:/usr/sbin" cargo run --release --locked -p portcullis-benches --bin limits -- $(LIMITS)
 
 deny: ## Licences, bans, sources and advisories (needs cargo-deny and, for advisories, the network).
 	cargo deny check

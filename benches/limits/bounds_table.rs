@@ -9,7 +9,7 @@ use crate::{
     judge::Judged,
     limit::Counting,
     server::Work,
-    table::{Aim, difference, over, percent, quantile},
+    table::{Aim, difference, differences, over, percent, quantile},
 };
 
 /// Early refusals of a leased limit, in per cent of what the ideal admits.
@@ -58,21 +58,19 @@ impl Section {
         let title = self.shape.title;
         for counting in [Counting::Exact, Counting::Leased] {
             let beyond = float(self.judged(counting).beyond);
-            let what = format!("{title}, {}: requests beyond the limit", counting.name());
-            aims.push(Aim { what, found: beyond, most: 0.0, unit: "" });
+            aims.push(Aim::new(format!("{title}, {}: requests beyond the limit", counting.name()), beyond, 0.0, ""));
         }
         let (leased, counting) = (self.judged(Counting::Leased), Counting::Leased.name());
-        let mut aim = |what: &str, found, most, unit| {
-            aims.push(Aim { what: format!("{title}, {what}"), found, most, unit });
-        };
         let short = percent(leased.short, leased.ideal);
-        aim(&format!("{counting}: early refusal"), short, EARLY_MAX, " %");
+        aims.push(Aim::new(format!("{title}, {counting}: early refusal"), short, EARLY_MAX, " %"));
         if self.shape.numbers.is_leased() {
-            aim(&format!("{counting}: scripts per request"), over(self.of(Counting::Leased), scripts), SCRIPTS_MAX, "");
-            let found = self.added(Counting::Leased, Counting::Local, cpu_us);
-            aim(&format!("{counting}: CPU above `local`"), found, LEASED_MAX_US, " µs");
+            let scripts = over(self.of(Counting::Leased), scripts);
+            aims.push(Aim::new(format!("{title}, {counting}: scripts per request"), scripts, SCRIPTS_MAX, ""));
+            let above = differences(self.of(Counting::Leased), self.of(Counting::Local), cpu_us);
+            aims.push(Aim::of(format!("{title}, {counting}: CPU above `local`"), above, LEASED_MAX_US, " µs"));
         }
-        aim("`local`: CPU above memory", self.added(Counting::Local, Counting::Memory, cpu_us), LOCAL_MAX_US, " µs");
+        let above = differences(self.of(Counting::Local), self.of(Counting::Memory), cpu_us);
+        aims.push(Aim::of(format!("{title}, `local`: CPU above memory"), above, LOCAL_MAX_US, " µs"));
     }
 
     fn row(&self, f: &mut fmt::Formatter<'_>, counting: Counting) -> fmt::Result {

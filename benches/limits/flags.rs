@@ -1,6 +1,6 @@
 //! What can be asked for on the command line, and what `--smoke` makes of it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
@@ -11,11 +11,14 @@ pub(crate) struct Flags {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::Bounds, Mode::Faults, Mode::Fairness])]
     pub(crate) modes: Vec<Mode>,
+    /// Which shapes of limit `bounds` measures.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = ShapeName::ALL)]
+    pub(crate) shapes: Vec<ShapeName>,
     /// Rounds of `bounds`; in each of them every way of counting is measured once.
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: u32,
     /// Seconds of each measurement of `bounds`.
-    #[arg(long, default_value_t = 7.0)]
+    #[arg(long, default_value_t = 6.0)]
     pub(crate) seconds: f64,
     /// Requests per second of `bounds`, over all gateways; 3,000 when not given, or half of what the gateways can do
     /// without a limit where that is less.
@@ -73,6 +76,11 @@ impl Flags {
         self.modes.dedup();
         Ok(self)
     }
+
+    /// How long something takes that no flag is for.
+    pub(crate) fn pause(&self, usual: Duration) -> Duration {
+        if self.smoke { usual.mul_f64(0.1) } else { usual }
+    }
 }
 
 /// A part of the measurement.
@@ -84,6 +92,34 @@ pub(crate) enum Mode {
     Faults,
     /// What one key's flood does to another key.
     Fairness,
+}
+
+/// A shape of limit: its numbers and its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShapeName {
+    /// Too small to be taken ahead, over many keys.
+    Small,
+    /// Large and slow to fill, over few keys.
+    Minute,
+    /// Small and quick to fill, of keys that ask for more.
+    Hot,
+    /// Large and far from empty, as sums of whole tenants are.
+    Sums,
+}
+
+impl ShapeName {
+    const ALL: [Self; 4] = [Self::Small, Self::Minute, Self::Hot, Self::Sums];
+}
+
+impl fmt::Display for ShapeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Small => "small",
+            Self::Minute => "minute",
+            Self::Hot => "hot",
+            Self::Sums => "sums",
+        })
+    }
 }
 
 // clap shows defaults by `Display`.

@@ -84,6 +84,12 @@ impl Fleet {
         Ok(now.iter().zip(earlier).map(|(now, earlier)| now.since(earlier).as_secs_f64() * 1e6).sum())
     }
 
+    /// What the first of them used since then, in microseconds.
+    pub(crate) fn cpu_us_of_first_since(&self, earlier: &[CpuTime]) -> anyhow::Result<f64> {
+        let now = self.cpu()?;
+        Ok(now.iter().zip(earlier).take(1).map(|(now, earlier)| now.since(earlier).as_secs_f64() * 1e6).sum())
+    }
+
     /// Checks so far that the store did not decide.
     pub(crate) fn undecided(&self) -> anyhow::Result<f64> {
         let each = self.gateways.iter().map(|gateway| metric(gateway.admin, "portcullis_ratelimit_degraded_total"));

@@ -6,10 +6,18 @@
 //!
 //! - `bounds`: for each shape of limit and each way of counting, what was admitted beside one exact bucket per key over
 //!   all gateways, and what it cost.
+//! - `faults`: for each posture and each thing that can happen to the store, what was admitted and refused meanwhile, how
+//!   long answers took, and when the store counted again. An answer that is neither 200, 429 nor 503 fails the run.
+//! - `fairness`: what a flood of one key does to another key on the same gateway.
 
 mod bounds;
 mod bounds_table;
 mod client;
+mod detour;
+mod fairness;
+mod fairness_table;
+mod faults;
+mod faults_table;
 mod flags;
 mod fleet;
 mod judge;
@@ -18,7 +26,10 @@ mod plan;
 mod server;
 mod table;
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use anyhow::ensure;
 use clap::Parser;
@@ -58,14 +69,22 @@ fn main() -> anyhow::Result<()> {
 async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Vec<Aim>> {
     let smoke = if flags.smoke { "**Smoke run: the numbers mean nothing.** " } else { "" };
     writeln!(io::stdout(), "{smoke}Loopback, plain HTTP/1.1, {}.\n", server::describe(world.cpus))?;
-    let mut all = Vec::new();
+    let (mut all, mut errors) = (Vec::new(), BTreeMap::new());
     for mode in &flags.modes {
         let (report, aims) = match mode {
             Mode::Bounds => {
                 let report = bounds::run(flags, world).await?;
                 (report.to_string(), report.aims())
             }
-            Mode::Faults | Mode::Fairness => continue,
+            Mode::Faults => {
+                let report = faults::run(flags, world).await?;
+                errors.extend(report.errors());
+                (report.to_string(), report.aims())
+            }
+            Mode::Fairness => {
+                let report = fairness::run(flags, world).await?;
+                (report.to_string(), report.aims())
+            }
         };
         writeln!(io::stdout(), "### {mode}\n\n{report}")?;
         for aim in &aims {
@@ -74,5 +93,6 @@ async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Vec<Aim>> {
         writeln!(io::stdout())?;
         all.extend(aims);
     }
+    ensure!(errors.is_empty(), "answers that nothing excuses, by status: {errors:?}");
     Ok(all)
 }

@@ -15,6 +15,8 @@ pub(crate) struct Stream {
     pub(crate) keys: Keys,
     /// Requests per second.
     pub(crate) rate: u32,
+    /// The gateway that gets all of them; when none, each request meets one by chance.
+    pub(crate) gateway: Option<u32>,
 }
 
 /// The keys of a stream, and how requests are spread over them.
@@ -48,7 +50,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The streams together for so long, each request at a gateway of its own choice, as a balancer would have it.
+    /// The streams together for so long.
     pub(crate) fn draw(streams: Vec<Stream>, length: Duration, gateways: u32, seed: u64) -> Self {
         let mut requests = Vec::new();
         for (number, stream) in (0..).zip(&streams) {
@@ -56,8 +58,8 @@ impl Plan {
             let weights = stream.keys.cumulated();
             for at in pace::evenly(stream.rate).take_while(|at| *at < length) {
                 let key = pick(&weights, random.unit());
-                let gateway = rounded((random.unit() * f64::from(gateways)).floor());
-                requests.push(Planned { at, stream: number, key, gateway });
+                let chance = rounded((random.unit() * f64::from(gateways)).floor());
+                requests.push(Planned { at, stream: number, key, gateway: stream.gateway.unwrap_or(chance) });
             }
         }
         requests.sort_by_key(|planned| planned.at);
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     fn stream(rate: u32, count: u32, skew: f64) -> Stream {
-        Stream { path: "/".into(), keys: Keys { prefix: "k".to_owned(), count, skew }, rate }
+        Stream { path: "/".into(), keys: Keys { prefix: "k".to_owned(), count, skew }, rate, gateway: None }
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Account {
     }
 }
 
-/// Moves it beside the client: its CPU is counted by itself, and the gateways' CPUs are the gateways'.
+/// For the head of the report.
 pub(crate) fn describe(cpus: &Cpus) -> String {
     format!("{}, redis-server beside client and upstream", cpus.describe())
 }

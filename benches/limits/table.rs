@@ -9,11 +9,24 @@ use portcullis_benches::number::{float, median, rounded};
 pub(crate) struct Aim {
     pub(crate) what: String,
     pub(crate) found: f64,
+    /// Between which values half of the rounds are, where there are rounds.
+    pub(crate) quartiles: Option<(f64, f64)>,
     pub(crate) most: f64,
     pub(crate) unit: &'static str,
 }
 
 impl Aim {
+    pub(crate) fn new(what: impl Into<String>, found: f64, most: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), found, quartiles: None, most, unit }
+    }
+
+    /// Of differences within rounds.
+    pub(crate) fn of(what: impl Into<String>, differences: Vec<f64>, most: f64, unit: &'static str) -> Self {
+        let sorted = sorted(differences);
+        let quartiles = Some((quantile(&sorted, 0.25), quantile(&sorted, 0.75)));
+        Self { quartiles, ..Self::new(what, median(sorted), most, unit) }
+    }
+
     pub(crate) fn is_met(&self) -> bool {
         self.found <= self.most
     }
@@ -21,9 +34,10 @@ impl Aim {
 
 impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, found, most, unit } = self;
+        let Self { what, found, quartiles, most, unit } = self;
         let met = if self.is_met() { "met" } else { "**missed**" };
-        writeln!(f, "- {what}: {found:.2}{unit}, aim at most {most}{unit}: {met}")
+        let between = quartiles.map(|(low, high)| format!(" (half of the rounds from {low:.1} to {high:.1})"));
+        writeln!(f, "- {what}: {found:.2}{unit}{}, aim at most {most}{unit}: {met}", between.unwrap_or_default())
     }
 }
 
@@ -34,6 +48,13 @@ pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
+/// In order, for [`quantile`].
+pub(crate) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
 /// The median over rounds of one number.
 pub(crate) fn over<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
     median(rounds.iter().map(number).collect())
@@ -41,7 +62,12 @@ pub(crate) fn over<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
 
 /// The median over rounds of a difference within a round, so that a slow round falls on both.
 pub(crate) fn difference<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> f64 {
-    median(rounds.iter().zip(others).map(|(this, other)| number(this) - number(other)).collect())
+    median(differences(rounds, others, number))
+}
+
+/// Those differences, round by round.
+pub(crate) fn differences<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> Vec<f64> {
+    rounds.iter().zip(others).map(|(this, other)| number(this) - number(other)).collect()
 }
 
 /// As a share of a whole in per cent; nothing of nothing is nothing.
@@ -69,9 +95,11 @@ mod tests {
 
     #[test]
     fn an_aim_that_was_not_measured_is_missed() {
-        let aim = |found| Aim { what: "cost".to_owned(), found, most: 3.0, unit: " µs" };
+        let aim = |found| Aim::new("cost", found, 3.0, " µs");
         assert!(aim(3.0).is_met());
         assert!(!aim(3.1).is_met() && !aim(f64::NAN).is_met());
         assert_eq!(aim(2.5).to_string(), "- cost: 2.50 µs, aim at most 3 µs: met\n");
+        let of_rounds = Aim::of("cost", vec![1.0, 2.0, 3.0, 4.0, 90.0], 3.0, " µs").to_string();
+        assert_eq!(of_rounds, "- cost: 3.00 µs (half of the rounds from 2.0 to 4.0), aim at most 3 µs: met\n");
     }
 }

@@ -200,7 +200,7 @@ pub struct Stores {
     /// many there are.
     pub instances: NonZeroU32,
     /// How many buckets of each limit this gateway has room for: all of them with counters in memory, its shares with
-    /// Redis. 1,024 to 16,777,216, rounded up to a power of two; 17 bytes each, taken at the start.
+    /// Redis. 1,024 to 16,777,216, rounded up to a power of two; 21 bytes each, taken at the start.
     pub keys_max: At<u32>,
     /// First part of every key in the store: 1 to 32 of a-z, 0-9, `-` and `_`.
     pub prefix: At<String>,

@@ -124,6 +124,10 @@ pub(crate) fn take_over(session: &Session, trip: &mut Trip, answer: &mut Respons
 
 /// Whether a head is all of its answer, and all of the request was read.
 pub(crate) fn is_whole(session: &mut Session, answer: &ResponseHeader) -> bool {
+    // What follows an upgrade is no body, whatever its head says of one.
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return false;
+    }
     let bodiless = session.req_header().method == Method::HEAD
         || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");

@@ -74,7 +74,8 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "portcullis_ratelimit_uncharged_total",
         "counter",
         &[],
-        "buckets that were not charged, when the shared store was back, with what was admitted meanwhile",
+        "buckets that the shared store did not let be changed behind the traffic: charged with what was admitted while it was \
+         away, or given back what nobody spent",
     ),
     (
         "portcullis_ratelimit_crowded",

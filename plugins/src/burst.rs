@@ -9,7 +9,9 @@ use portcullis_api::{Adjustable, At, ClientIp, Clock, Control, ControlName, Faul
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::rate_limit::{Answer, Excess, KeyHasher, Numbers, Origin, Standing, Table, WINDOW_MAX, exceeded};
+use crate::rate_limit::{
+    Answer, Excess, KeyHasher, Numbers, Origin, Standing, Table, WINDOW_MAX, exceeded, with_class,
+};
 
 /// The control's name.
 pub const NAME: ControlName = ControlName::new("burst");
@@ -88,9 +90,10 @@ impl Control for Burst {
         let Needs { clock, table, hasher } = &self.needs;
         let mut hashing = hasher.begin();
         hashing.field(NAME.as_str().as_bytes());
-        hashing.field(&self.numbers.revision());
+        let revision = self.numbers.revision();
+        hashing.field(&revision);
         Origin::add_address(sees.client.counted(), &mut hashing);
-        let key = hashing.finish();
+        let key = with_class(hashing.finish(), &revision);
         let level = table.take_one(clock.now(), key, self.numbers.rate());
         Ok(match level.answer {
             Answer::Charged => Verdict::Pass(WithinBurst(())),

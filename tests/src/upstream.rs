@@ -34,7 +34,7 @@ pub enum Reply {
     Close,
     /// No answer, for so long or until the peer gives up.
     Silence(Duration),
-    /// 101, then every byte back.
+    /// 101, then every byte back. A target that ends in `length=0` is told that this is its length.
     Echo,
 }
 
@@ -369,5 +369,7 @@ fn accept_head(seen: &Seen) -> Vec<u8> {
     let key = seen.header("sec-websocket-key").unwrap_or_default();
     let accept = STANDARD
         .encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes()));
-    format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").into_bytes()
+    // Some servers write it, though it means nothing there (RFC 9110 8.6).
+    let length = if seen.target().ends_with("length=0") { "Content-Length: 0\r\n" } else { "" };
+    format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n{length}\r\n").into_bytes()
 }

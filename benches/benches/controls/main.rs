@@ -106,13 +106,16 @@ fn burst(suite: &mut Suite, world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `rate_limit`: three rules, charged together.
+/// `rate_limit`: three rules, charged together; in memory, and by this gateway's share of a limit of three.
 fn rate_limit(suite: &mut Suite, world: &World) -> anyhow::Result<()> {
-    let control = world.controls.rate_limit.control().context("rate_limit")?;
-    let request = with_token(world)?;
-    let sees = rate_limit::Sees { facts: request.facts(), client: client("198.51.100.7")?, route: ROUTE };
-    ensure!(passed(control.check(sees)).is_some(), "rate_limit");
-    suite.bench("rate_limit: 3 rules", None, || passed(control.check(sees)))?;
+    let by_shares = World::by_shares()?;
+    for (name, world) in [("3 rules", world), ("3 rules, local", &by_shares)] {
+        let control = world.controls.rate_limit.control().context("rate_limit")?;
+        let request = with_token(world)?;
+        let sees = rate_limit::Sees { facts: request.facts(), client: client("198.51.100.7")?, route: ROUTE };
+        ensure!(passed(control.check(sees)).is_some(), "rate_limit: {name}");
+        suite.bench(&format!("rate_limit: {name}"), None, || passed(control.check(sees)))?;
+    }
     Ok(())
 }
 

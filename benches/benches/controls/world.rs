@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     future::Future,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::Path,
     pin::pin,
     sync::{
@@ -17,7 +18,9 @@ use std::{
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use portcullis_api::{ClientIp, Clock, Facts, Issues, Micros, Protocol, RouteId, Topology, UnixSeconds, Verdict};
+use portcullis_api::{
+    ClientIp, Clock, Facts, Issues, Micros, Protocol, RouteId, Secret, Topology, UnixSeconds, Verdict,
+};
 use portcullis_benches::token::{self, Es256};
 use portcullis_config::Document;
 use portcullis_plugins::{
@@ -26,7 +29,10 @@ use portcullis_plugins::{
     burst,
     controls::{Controls, Needs},
     in_flight,
-    rate_limit::{self, KEYS_MAX, KeyHasher, Table, Tables},
+    rate_limit::{
+        self, Bucket, Clearing, Fleet, Instead, KEYS_MAX, KeyHasher, Peeking, Rate, SharedCounters, StoreFault, Table,
+        Tables, Taking,
+    },
     waf,
 };
 
@@ -39,7 +45,8 @@ pub(crate) const COOKIE: &str = "__Host-session";
 /// The only route.
 pub(crate) const ROUTE: RouteId = RouteId::new(0);
 
-/// Limits that no run reaches under [`Ticking`]: what is measured is counting, not refusing.
+/// Limits that no run reaches under [`Ticking`]: what is measured is counting, not refusing. Where no store is shared
+/// `consistency` changes nothing.
 const DOCUMENT: &str = r#"
 burst = { requests = 1000000, window = "1s" }
 waf = { urls_max = 100000, phones_max = 100000, chars_max = 8192, body_max = "1MiB" }
@@ -48,16 +55,19 @@ waf = { urls_max = 100000, phones_max = 100000, chars_max = 8192, body_max = "1M
 key = ["client"]
 requests = 1000000
 window = "1s"
+consistency = "local"
 
 [limits.by_route]
 key = ["client", "route"]
 requests = 1000000
 window = "1s"
+consistency = "local"
 
 [limits.by_agent]
 key = ["client", "header:user-agent"]
 requests = 1000000
 window = "1s"
+consistency = "local"
 
 [limits.by_caller]
 key = ["tenant", "caller", "route"]
@@ -101,6 +111,20 @@ pub(crate) struct World {
 impl World {
     /// Compiles everything. `cache_bytes` is the memory for verified tokens.
     pub(crate) fn new(cache_bytes: u64) -> anyhow::Result<Self> {
+        Self::counting(cache_bytes, rate_limit::Needs::in_memory)
+    }
+
+    /// With limits that are counted by shares beside a store that gateways share, which is never asked.
+    pub(crate) fn by_shares() -> anyhow::Result<Self> {
+        Self::counting(CACHE_BYTES, |clock, tables| {
+            rate_limit::Needs::shared(clock, tables, Arc::new(Three), &Secret::new(vec![7; 32]))
+        })
+    }
+
+    fn counting(
+        cache_bytes: u64,
+        limits: impl FnOnce(Arc<dyn Clock>, Arc<Tables>) -> rate_limit::Needs,
+    ) -> anyhow::Result<Self> {
         let signed = token::es256()?;
         let document = document()?;
         let clock = Arc::new(Ticking::default());
@@ -108,8 +132,8 @@ impl World {
         let needs = Needs {
             clock: clock.clone(),
             bans: bans.clone(),
-            limits: rate_limit::Needs::in_memory(clock.clone(), Arc::new(Tables::new(KEYS_MAX))),
             in_flight: in_flight::Needs::alone(),
+            limits: limits(clock.clone(), Arc::new(Tables::new(KEYS_MAX))),
             burst: burst::Needs {
                 clock: clock.clone(),
                 table: Arc::new(Table::new(KEYS_MAX)),
@@ -160,6 +184,35 @@ impl Clock for Ticking {
     fn unix(&self) -> UnixSeconds {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
+}
+
+/// A store of three gateways that answers nothing.
+struct Three;
+
+impl Fleet for Three {
+    fn instances(&self) -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(2)
+    }
+}
+
+impl SharedCounters for Three {
+    fn take<'a>(&'a self, _buckets: &'a [Bucket<'a>]) -> Taking<'a> {
+        Box::pin(std::future::ready(Err(StoreFault::Away)))
+    }
+
+    fn peek<'a>(&'a self, _bucket: &'a Bucket<'a>) -> Peeking<'a> {
+        Box::pin(std::future::ready(Err(StoreFault::Away)))
+    }
+
+    fn clear<'a>(&'a self, _bucket: &'a Bucket<'a>) -> Clearing<'a> {
+        Box::pin(std::future::ready(Err(StoreFault::Away)))
+    }
+
+    fn charge(&self, _bucket: &Bucket<'_>, _tokens: NonZeroU32, instead: Instead) {
+        instead();
+    }
+
+    fn owe(&self, _bucket: &Bucket<'_>, _share: Rate, _tokens: u32) {}
 }
 
 /// The issuer's keys, always there.

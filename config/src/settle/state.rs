@@ -16,7 +16,7 @@ use crate::{
 /// The longest a check may wait for the store: what waits longer holds the request, and the client's patience, up.
 const DEADLINE_MAX: Millis = Millis::from_secs(5);
 
-/// Buckets of each limit: below, a handful of callers would crowd each other; above, a limit takes 300 MB.
+/// Buckets of each limit: below, a handful of callers would crowd each other; above, a limit takes 350 MB.
 const KEYS_MAX: RangeInclusive<u32> = 1 << 10..=1 << 24;
 
 const BRAND: &str = "pck";
@@ -63,7 +63,7 @@ impl Room<'_> {
         if !KEYS_MAX.contains(&stores.keys_max.value) {
             let (least, most) = KEYS_MAX.into_inner();
             let message = format!("keys_max is {}, not between {least} and {most}", stores.keys_max.value);
-            let help = "write how many callers each limit counts at once; 17 bytes are taken for each";
+            let help = "write how many callers each limit counts at once; 21 bytes are taken for each";
             self.issues.push_help("stores.keys_max", &stores.keys_max.span, message, help);
         }
         let counters = self.counters(&stores.counters);

@@ -10,7 +10,9 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
-redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+-- What is too far ahead was written before the clock went back, as after a failover to another server.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now + ARGV[3]), '+inf')
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[3]), ARGV[2])
 redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] / 1000))
 return redis.call('ZCARD', KEYS[1])

@@ -280,7 +280,7 @@ fn owe(
     }
     for ((asked, (_, share)), level) in counted.iter().zip(shares).zip(levels) {
         if level.answer == Answer::Charged {
-            shared.owe(&asked.bucket(), share.rate, level.reset_after);
+            shared.owe(&asked.bucket(), share.rate, share.rate.cost());
         }
     }
 }

@@ -191,9 +191,15 @@ impl Needs {
         let Due { rule, measured: _, key, table, rate, window, at } = due;
         let (table, clock, key, rate) = (table.clone(), self.clock.clone(), *key, *rate);
         let share = rate.share(*window, self.instances());
+        let bucket = Bucket { rule, key, rate, binding: Binding::Alone, leasing: Leasing::Never };
         let rate = match (at, &self.shared) {
-            (CountedAt::Share | CountedAt::LocalShare, _) => {
+            (CountedAt::Share, _) | (CountedAt::LocalShare, None) => {
                 table.charge(clock.now(), key, share, tokens);
+                share
+            }
+            (CountedAt::LocalShare, Some(shared)) => {
+                table.charge(clock.now(), key, share, tokens);
+                shared.owe(&bucket, share, tokens.get());
                 share
             }
             (CountedAt::Memory, _) | (CountedAt::Shared, None) => {
@@ -201,9 +207,13 @@ impl Needs {
                 rate
             }
             (CountedAt::Shared, Some(shared)) => {
-                let bucket = Bucket { rule, key, rate, binding: Binding::Alone, leasing: Leasing::Never };
-                // Whether the store took them is not known then: the share is what this instance goes on with.
-                let instead = move || table.charge(clock.now(), key, share, tokens);
+                let (rule, later) = (rule.clone(), shared.clone());
+                // Whether the store took them is not known then: it is charged when it is back, and until then the share.
+                let instead = move || {
+                    table.charge(clock.now(), key, share, tokens);
+                    let bucket = Bucket { rule: &rule, key, rate, binding: Binding::Alone, leasing: Leasing::Never };
+                    later.owe(&bucket, share, tokens.get());
+                };
                 shared.charge(&bucket, tokens, Box::new(instead));
                 rate
             }

@@ -144,7 +144,7 @@ pub trait SharedCounters: Fleet {
     /// Fills a bucket, for an operator.
     fn clear<'a>(&'a self, bucket: &'a Bucket<'a>) -> Clearing<'a>;
 
-    /// Charges `bucket`, once the store answers again, with what still stands of this gateway's share of it by then. The
-    /// share is full again after `full_in`.
-    fn owe(&self, bucket: &Bucket<'_>, share: Rate, full_in: Micros);
+    /// Charges `bucket`, once the store answers again, with what still stands then of `tokens` that were charged to this
+    /// gateway's `share` of it.
+    fn owe(&self, bucket: &Bucket<'_>, share: Rate, tokens: u32);
 }

@@ -14,7 +14,7 @@ use super::{
     Class, Consistency, Input, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, RateError, TenantLimit,
     WINDOW_MAX,
     cost::Measured,
-    keys::{Origin, Part, Parts},
+    keys::{Origin, Part, Parts, with_class},
     matching::{Counts, LIMITS},
     numbers::Written,
 };
@@ -62,12 +62,14 @@ impl Rule {
 
     /// The bucket that a request is counted in. One that lacks a part is counted in the rule's one `unknown` bucket.
     pub(crate) fn key(&self, numbers: &Numbers, origin: &Origin<'_>, hasher: &KeyHasher) -> u128 {
-        self.parts.hash(origin, || {
+        let revision = numbers.revision();
+        let key = self.parts.hash(origin, || {
             let mut hashing = hasher.begin();
             hashing.field(self.name.as_bytes());
-            hashing.field(&numbers.revision());
+            hashing.field(&revision);
             hashing
-        })
+        });
+        with_class(key, &revision)
     }
 }
 
@@ -122,25 +124,7 @@ fn rule(name: &str, index: usize, limit: &Limit, tenants: &Tenants<'_>, issues: 
             format!("the window of `{name}` is {}, longer than {WINDOW_MAX}", window.value),
         );
     }
-    if let OnStoreFailure::Allow(reason) = on_store_failure
-        && reason.trim().is_empty()
-    {
-        issues.push_help(
-            "limits.reason_missing",
-            &key.span,
-            format!("`{name}` lets requests pass while the store is away, and gives no reason"),
-            "write why, as in `{ allow = \"a soft quota, billed afterwards\" }`",
-        );
-    }
-    match (consistency, on_store_failure) {
-        (Consistency::Exact | Consistency::Leased, _) | (Consistency::Local, OnStoreFailure::LocalShare) => {}
-        (Consistency::Local, OnStoreFailure::Deny | OnStoreFailure::Allow(_)) => issues.push_help(
-            "limits.never_asked",
-            &key.span,
-            format!("`{name}` says what happens when the store is away, and never asks it"),
-            "leave `on_store_failure` out, or write `consistency = \"exact\"`",
-        ),
-    }
+    check_store(name, limit, issues);
     let site = Written {
         requests: requests.value,
         window: window.value,
@@ -168,6 +152,48 @@ fn rule(name: &str, index: usize, limit: &Limit, tenants: &Tenants<'_>, issues: 
     };
     rule.tenants = of_tenants(&rule, site, tenants, issues);
     (issues.as_slice().len() == sound).then_some(rule)
+}
+
+/// What a limit says of where it is counted must be something that happens.
+fn check_store(name: &str, limit: &Limit, issues: &mut Issues) {
+    let Limit { key, requests, burst, cost, cost_from, consistency, on_store_failure, .. } = limit;
+    if let OnStoreFailure::Allow(reason) = on_store_failure
+        && reason.trim().is_empty()
+    {
+        issues.push_help(
+            "limits.reason_missing",
+            &key.span,
+            format!("`{name}` lets requests pass while the store is away, and gives no reason"),
+            "write why, as in `{ allow = \"a soft quota, billed afterwards\" }`",
+        );
+    }
+    match (consistency, on_store_failure) {
+        (Consistency::Exact | Consistency::Leased, _) | (Consistency::Local, OnStoreFailure::LocalShare) => {}
+        (Consistency::Local, OnStoreFailure::Deny | OnStoreFailure::Allow(_)) => issues.push_help(
+            "limits.never_asked",
+            &key.span,
+            format!("`{name}` says what happens when the store is away, and never asks it"),
+            "leave `on_store_failure` out, or write `consistency = \"exact\"`",
+        ),
+    }
+    if let (Consistency::Local, Some(from)) = (consistency, cost_from) {
+        issues.push_help(
+            "limits.cost_local",
+            &from.at_most.span,
+            format!("`{name}` is counted by shares: a cost may be more than a share holds, and the rest would be lost"),
+            "leave `cost_from` out, or write `consistency = \"exact\"`",
+        );
+    }
+    let at_once = burst.as_ref().unwrap_or(requests);
+    let cost = cost.as_ref().map_or(1, |cost| cost.value.get());
+    if *consistency == Consistency::Leased && at_once.value.get() >> 3 < cost {
+        issues.push_help(
+            "limits.never_leased",
+            &at_once.span,
+            format!("`{name}` is too small to be taken ahead: not even one gateway alone would"),
+            "leave `consistency` out, or let at least eight times as much come at once as a request costs",
+        );
+    }
 }
 
 /// Each tenant's numbers of one rule, for those that have others than the site.

@@ -109,7 +109,11 @@ impl Needs {
             (bucket, Place::Memory | Place::Share) => {
                 self.table(rule).into_iter().for_each(|table| table.clear(self.now(), &bucket));
             }
-            (bucket, Place::Shared(store)) => store.clear(&bucket).await?,
+            (bucket, Place::Shared(store)) => {
+                // What this gateway admitted by its share while the store was away, too.
+                self.table(rule).into_iter().for_each(|table| table.clear(self.now(), &bucket));
+                store.clear(&bucket).await?;
+            }
         }
         Ok(key)
     }

@@ -86,6 +86,13 @@ impl Hashing {
     }
 }
 
+/// Writes into a key which numbers its bucket has, as one byte: in a table in memory a flood of buckets with other numbers
+/// is none of its business. See `table`.
+pub(crate) fn with_class(key: u128, revision: &[u8]) -> u128 {
+    let class = revision.iter().fold(0_u8, |class, byte| class.rotate_left(3) ^ byte);
+    (key & !(0xff << 64)) | (u128::from(class) << 64)
+}
+
 /// One part of a key, as compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {

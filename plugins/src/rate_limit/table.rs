@@ -2,8 +2,8 @@
 //!
 //! Sixteen ways, sixteen bytes a slot, one small lock a set. A bucket that is full again equals an absent one, so the
 //! slot with the smallest TAT is the one that loses least when room is needed. Where all sixteen of a set are in use, the
-//! set remembers the TAT of the one that made room, and whoever is not in it counts as having used as much: so nobody
-//! is freed from a limit by a flood, and with `k` slots and `n` requests a newcomer is charged with at most about `n / k`
+//! set remembers the TAT of the one that made room, and whoever is not in it, with the same numbers, counts as having used
+//! as much: so nobody is freed from a limit by a flood, and with `k` slots and `n` requests a newcomer is charged with at most about `n / k`
 //! of others (the bound of Space-Saving; Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k
 //! Elements in Data Streams", 2005). That is counted.
 //!
@@ -31,7 +31,10 @@ use super::{
 /// Enough that at a quarter of the slots in use one set in a million is full.
 const WAYS: usize = 16;
 
-/// Buckets of one limit when nobody says otherwise: about 1.1 MB.
+/// Numbers of which a set remembers who made room. Of more at once the least is forgotten.
+const FLOORS: usize = 4;
+
+/// Buckets of one limit when nobody says otherwise: about 1.4 MB.
 pub const KEYS_MAX: u32 = 1 << 16;
 
 /// One bucket: the upper half of its key, and its TAT. All zero is free, and also right for a bucket that is full.
@@ -44,8 +47,16 @@ struct Slot {
 #[derive(Debug, Default)]
 struct Set {
     slots: [Slot; WAYS],
-    /// No bucket that has made room here had a later TAT.
-    floor: Micros,
+    floors: [Floor; FLOORS],
+}
+
+/// No bucket of these numbers that has made room here had a later TAT.
+#[derive(Debug, Clone, Copy, Default)]
+struct Floor {
+    /// The last byte of a tag; see [`super::with_class`]. A TAT says little between numbers: an hour's debt of one bucket
+    /// would be for ever in another that fills in a second.
+    class: u8,
+    tat: Micros,
 }
 
 /// A table for each limit. They outlive every snapshot.
@@ -143,7 +154,7 @@ pub(super) fn give_back(now: Micros, taken: Micros, wanted: &[(&Table, Bucket<'_
 
 impl Table {
     /// A table of at least `keys_max` slots, rounded up to a power of two. Its memory is taken here and never grows:
-    /// 17 bytes a slot.
+    /// 21 bytes a slot.
     #[must_use]
     pub fn new(keys_max: u32) -> Self {
         Self::counting(keys_max, Arc::default())
@@ -211,7 +222,7 @@ impl Table {
     }
 
     fn admit(&self, set: &mut Set, tag: u64, rate: Rate, now: Micros, want: u32) -> Level {
-        if set.floor > now && set.find(tag).is_none() {
+        if set.find(tag).is_none() && set.floor(tag) > now {
             self.crowded.fetch_add(1, Ordering::Relaxed);
         }
         let taken = rate.take(set.tat(tag), now, want);
@@ -228,10 +239,10 @@ impl Table {
             None => set.slots.iter_mut().min_by_key(|slot| slot.tat),
         };
         let Some(slot) = place else { return };
-        if slot.tag != new.tag && slot.tat > now {
-            set.floor = set.floor.max(slot.tat);
+        let gone = std::mem::replace(slot, new);
+        if gone.tag != new.tag && gone.tat > now {
+            set.raise(gone);
         }
-        *slot = new;
     }
 
     /// The set of a key, and its tag there. Keys are keyed hashes: nobody outside can choose either.
@@ -249,8 +260,28 @@ impl Set {
     }
 
     fn tat(&self, tag: u64) -> Micros {
-        self.find(tag).map_or(self.floor, |slot| slot.tat)
+        self.find(tag).map_or_else(|| self.floor(tag), |slot| slot.tat)
     }
+
+    fn floor(&self, tag: u64) -> Micros {
+        self.floors.iter().find(|floor| floor.class == class(tag)).map_or(0, |floor| floor.tat)
+    }
+
+    fn raise(&mut self, gone: Slot) {
+        let class = class(gone.tag);
+        let place = match self.floors.iter().position(|floor| floor.class == class) {
+            Some(known) => self.floors.get_mut(known),
+            None => self.floors.iter_mut().min_by_key(|floor| floor.tat),
+        };
+        let Some(floor) = place else { return };
+        let known = if floor.class == class { floor.tat } else { 0 };
+        *floor = Floor { class, tat: known.max(gone.tat) };
+    }
+}
+
+fn class(tag: u64) -> u8 {
+    let [.., class] = tag.to_be_bytes();
+    class
 }
 
 /// A set among those of all tables, which stay where they are while they are locked.

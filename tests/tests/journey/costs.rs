@@ -172,13 +172,3 @@ fn a_cost_that_the_store_does_not_take_is_counted_and_charged_to_the_share() {
         (gateway.metric("portcullis_ratelimit_costs_alone_total", &[]) == Some(1.0)).then_some(())
     });
 }
-
-#[test]
-fn a_local_limit_charges_its_share_and_asks_no_store() {
-    let (upstream, redis) = (upstream(), Redis::start());
-    let [one, two] = shared(&upstream, &redis, "limits.work.consistency = \"local\"");
-    assert_eq!(told(&one.send(&costing("32"))), [("work".to_owned(), 18)]);
-    assert_eq!(left(&one), "work: 18 of 50");
-    assert_eq!(left(&two), "work: 50 of 50");
-    assert!(redis.keys().iter().all(|key| !key.contains(":work:")), "{:?}", redis.keys());
-}

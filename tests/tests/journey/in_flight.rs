@@ -12,7 +12,7 @@ use portcullis_tests::{
     tokens::{main_key, main_token},
 };
 
-use crate::streams::{frame, handshake};
+use crate::streams::{frame, handshake, handshake_at};
 
 /// What the upstream is to do with a request that it holds.
 #[derive(Clone, Copy)]
@@ -202,6 +202,21 @@ fn a_websocket_counts_until_it_is_closed() {
     drop(client);
     gateway.line(&request_id);
     assert_eq!(gateway.send(&orders("acme")).status, 200);
+}
+
+/// The answer to a handshake has no body, but it has not ended either.
+#[test]
+fn a_websocket_counts_though_its_answer_claims_an_empty_body() {
+    let (upstream, _held) = Held::upstream();
+    let gateway =
+        Setup::new(&upstream).with(TWO).with(r#"hosts."api.example.test".routes.ws.in_flight = ["busy"]"#).start();
+    let _open = [(); 2].map(|()| {
+        let mut client = gateway.h1();
+        client.send(handshake_at("/ws?length=0").bearer(main_token("acme")).h1());
+        assert_eq!(client.answer().map(|answer| answer.status), Some(101));
+        client
+    });
+    full(&gateway.send(&handshake().bearer(main_token("acme"))), "busy", 2);
 }
 
 #[test]

@@ -12,7 +12,11 @@ use crate::world;
 
 /// A WebSocket handshake (RFC 6455 4.1).
 pub(crate) fn handshake() -> Request {
-    Request::get("/ws")
+    handshake_at("/ws")
+}
+
+pub(crate) fn handshake_at(target: &str) -> Request {
+    Request::get(target)
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")

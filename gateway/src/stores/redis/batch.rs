@@ -43,6 +43,10 @@ pub(super) enum To {
 pub(super) struct Sent(OnceLock<Instant>);
 
 impl Sent {
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// Whether the server has had about this long to answer. A call that waited for its turn most of the time has not.
     pub(super) fn is_late(&self, deadline: Duration) -> bool {
         let nearly = deadline.mul_f32(0.75);
@@ -63,7 +67,13 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
             buckets = buckets.saturating_add(next.ask.buckets().len());
             batch.push(next);
         }
-        batch.retain(Waiting::is_waited_for);
+        batch.retain(|waiting| {
+            let is_waited_for = waiting.is_waited_for();
+            if !is_waited_for {
+                waiting.ask.buckets().iter().for_each(|asked| inner.leases.failed(asked.key));
+            }
+            is_waited_for
+        });
         if !batch.is_empty() {
             let now = Instant::now();
             for waiting in &batch {

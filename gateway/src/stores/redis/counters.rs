@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 
 use ::redis::{RedisError, aio};
-use portcullis_api::Micros;
 use portcullis_plugins::rate_limit::{
     Bucket, Clearing, Fleet, Instead, Level, Peeking, Rate, SharedCounters, StoreFault, Taking,
 };
@@ -44,13 +43,14 @@ impl SharedCounters for RedisCounters {
             let () = self.operate(async |mut live| delete.query_async(&mut live).await).await?;
             self.inner.denials.forget(bucket.key);
             self.inner.leases.forget(bucket.key);
+            self.inner.debts.forget(bucket.key);
             Ok(())
         })
     }
 
-    fn owe(&self, bucket: &Bucket<'_>, share: Rate, full_in: Micros) {
+    fn owe(&self, bucket: &Bucket<'_>, share: Rate, tokens: u32) {
         let inner = &self.inner;
-        if !inner.debts.owe(bucket, &inner.keys, share, inner.now().saturating_add(full_in)) {
+        if !inner.debts.owe(bucket, &inner.keys, share, tokens, inner.now()) {
             inner.metrics.uncharged.inc();
         }
     }

@@ -16,7 +16,7 @@ use ::redis::{Script, aio::MultiplexedConnection};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::{CONNECT_TIMEOUT, Inner};
+use super::{CONNECT_TIMEOUT, Inner, Miss};
 
 static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../beat.lua")));
 
@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a gateway counts as there after it was heard.
 const THERE: Duration = Duration::from_secs(15);
+
+/// Silence after which it is listened anew.
+const GAP_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct Fleet {
     /// This gateway's name, drawn at its start.
@@ -40,6 +43,8 @@ struct Heard {
     first: Instant,
     /// When as many as are counted were last heard.
     last: Instant,
+    /// When any number was.
+    latest: Instant,
 }
 
 impl Fleet {
@@ -60,7 +65,13 @@ impl Fleet {
 
     fn hear(&self, count: u32, now: Instant) {
         let mut heard = self.heard.lock();
-        let heard = heard.get_or_insert(Heard { first: now, last: now });
+        let heard = heard.get_or_insert(Heard { first: now, last: now, latest: now });
+        if now.saturating_duration_since(heard.latest) >= GAP_MAX {
+            // What was heard before an outage of Redis says nothing of how long a smaller number has lasted.
+            (heard.first, heard.last) = (now, now);
+            self.settled.store(false, Ordering::Relaxed);
+        }
+        heard.latest = now;
         if count >= self.count.load(Ordering::Relaxed) || now.saturating_duration_since(heard.last) >= THERE {
             self.count.store(count, Ordering::Relaxed);
             heard.last = now;
@@ -73,23 +84,41 @@ impl Fleet {
 
 /// Says that this gateway is there, as long as it is.
 pub(super) async fn run(inner: Arc<Inner>) {
+    let mut refused = None;
     loop {
         sleep(PAUSE).await;
-        if let Some(live) = inner.live.load_full().filter(|_| !inner.breaker.is_open()) {
-            beat(&inner, &live).await;
+        let Some(live) = inner.live.load_full().filter(|_| !inner.breaker.is_open()) else { continue };
+        let why = match beat(&inner, &live).await {
+            Ok(()) => None,
+            Err(Miss::Refused(code)) => Some(code),
+            // Those who ask for tokens see that too.
+            Err(Miss::Late | Miss::Gone(_)) => continue,
+        };
+        if why != refused
+            && let Some(code) = &why
+        {
+            tracing::error!(
+                event = "store.uncounted",
+                code,
+                "the store does not let this gateway say that it is there: the others' shares are too large"
+            );
         }
+        refused = why;
     }
 }
 
-/// Once. What the store does not answer is seen by those who ask it for tokens.
-pub(super) async fn beat(inner: &Inner, live: &MultiplexedConnection) {
+/// Once.
+pub(super) async fn beat(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
     let mut connection = live.clone();
     let mut call = BEAT.prepare_invoke();
     call.key(key(inner)).arg("").arg(&inner.fleet.name).arg(THERE.as_micros().to_string());
-    if let Ok(Ok(count)) = timeout(CONNECT_TIMEOUT, call.invoke_async::<u32>(&mut connection)).await {
-        inner.fleet.hear(count, Instant::now());
-        inner.metrics.instances.set(i64::from(count));
+    match timeout(CONNECT_TIMEOUT, call.invoke_async::<u32>(&mut connection)).await {
+        Ok(Ok(count)) => inner.fleet.hear(count, Instant::now()),
+        Ok(Err(error)) => return Err(Miss::of(&error)),
+        Err(_) => return Err(Miss::Late),
     }
+    inner.metrics.instances.set(i64::from(inner.instances().get()));
+    Ok(())
 }
 
 /// Says that this gateway goes.
@@ -102,7 +131,9 @@ pub(super) async fn leave(inner: &Inner, live: &MultiplexedConnection) {
 }
 
 fn key(inner: &Inner) -> String {
-    format!("{}gateways", inner.keys)
+    // Gateways with another key share nothing with this one.
+    let key = inner.fingerprint.as_deref().unwrap_or("any");
+    format!("{}gateways:{key}", inner.keys)
 }
 
 #[cfg(test)]
@@ -121,17 +152,15 @@ mod tests {
         assert_eq!(fleet.instances(nonzero(3)), nonzero(3));
         fleet.hear(1, start);
         assert_eq!(fleet.instances(nonzero(3)), nonzero(3), "the others may not have been heard yet");
-        fleet.hear(5, start + S);
+        (1..=15).for_each(|second| fleet.hear(5, start + second * S));
         assert_eq!(fleet.instances(nonzero(3)), nonzero(5));
-        fleet.hear(5, start + THERE);
         assert_eq!(fleet.instances(nonzero(9)), nonzero(5));
     }
 
     #[test]
     fn more_gateways_count_at_once_and_fewer_when_it_has_lasted() {
         let (fleet, start) = (Fleet::new(), Instant::now());
-        fleet.hear(3, start);
-        fleet.hear(3, start + THERE);
+        (0..=15).for_each(|second| fleet.hear(3, start + second * S));
         // A Redis that has begun anew hears them one after the other.
         for second in 1..15 {
             fleet.hear(1, start + THERE + second * S);
@@ -141,5 +170,18 @@ mod tests {
         assert_eq!(fleet.instances(nonzero(1)), nonzero(1));
         fleet.hear(2, start + 2 * THERE + S);
         assert_eq!(fleet.instances(nonzero(1)), nonzero(2));
+    }
+
+    #[test]
+    fn after_an_outage_it_is_listened_anew() {
+        let (fleet, start) = (Fleet::new(), Instant::now());
+        (0..=15).for_each(|second| fleet.hear(3, start + second * S));
+        // Redis is back, empty, after a minute; the others have not been heard yet.
+        let back = start + 75 * S;
+        (0..15).for_each(|second| fleet.hear(1, back + second * S));
+        assert_eq!(fleet.instances(nonzero(1)), nonzero(3));
+        assert_eq!(fleet.instances(nonzero(4)), nonzero(4), "what the operator says holds again");
+        (15..=16).for_each(|second| fleet.hear(1, back + second * S));
+        assert_eq!(fleet.instances(nonzero(4)), nonzero(1));
     }
 }

@@ -68,6 +68,10 @@ impl RedisCounters {
         let asked: Vec<Bucket<'_>> = asked.into_iter().map(|(bucket, _)| bucket).collect();
         let paid = |at: &usize| !places.contains(at);
         let result = self.ask(ask, &asked).await;
+        if let Err(StoreFault::Away | StoreFault::Busy) = result {
+            // It may not have been sent at all, and then nobody else says that nothing is coming.
+            asked.iter().for_each(|bucket| inner.leases.failed(bucket.key));
+        }
         let refused = match &result {
             Ok(of_asked) => of_asked
                 .iter()
@@ -120,7 +124,10 @@ impl RedisCounters {
                 inner.denials.remember(buckets, &levels, Instant::now());
                 Ok(levels)
             }
-            Err(_) if !sent.is_late(inner.deadline) => Err(StoreFault::Busy),
+            // It waited for its turn: that says nothing of the store, but what was sent may be counted there.
+            Err(_) if !sent.is_late(inner.deadline) => {
+                Err(if sent.is_sent() { StoreFault::Late } else { StoreFault::Busy })
+            }
             Err(_) | Ok(Ok(Err(Miss::Late))) => {
                 inner.note(&live, &Err(Miss::Late));
                 Err(StoreFault::Late)

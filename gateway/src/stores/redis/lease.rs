@@ -100,7 +100,12 @@ impl Leases {
 
     /// Pays one request out of what is held, if it can. `most` is what [`most`] says.
     pub(super) fn spend(&self, bucket: &Bucket<'_>, most: u32, now: Micros) -> Spend {
-        self.with(bucket.key, Spend::Ask(0), |lease| lease.spend(most, now))
+        self.with(bucket.key, Spend::Ask(0), |lease| {
+            // A reload changed what a request costs: what was counted in another rate is given back.
+            let changed = if lease.rate == bucket.rate { None } else { lease.adopt(bucket.rate, now) };
+            self.hold(0, changed);
+            lease.spend(most, now)
+        })
     }
 
     /// Takes back what [`Leases::spend`] paid, because the request was refused elsewhere.
@@ -119,11 +124,16 @@ impl Leases {
         let Some(set) = self.set(key) else { return };
         let mut set = set.lock();
         if let Some(lease) = set.iter_mut().flatten().find(|lease| lease.key == key) {
+            if lease.rate != rate {
+                // The answer to a question in another rate.
+                lease.renewal = Renewal::Idle;
+                return self.hold(0, back(name, rate, Held { tokens, due: full }.stands(rate, now)));
+            }
             let expired = lease.take(tokens, full, now);
             return self.hold(tokens, expired);
         }
         if tokens > 0 {
-            return self.hold(tokens, back(name, rate, Held { tokens, due: full }, now));
+            return self.hold(tokens, back(name, rate, Held { tokens, due: full }.stands(rate, now)));
         }
         // Nobody loses tokens for a newcomer, which may be anybody's.
         let place = set.iter_mut().filter(|place| place.as_ref().is_none_or(|lease| lease.tokens() == 0));
@@ -212,20 +222,23 @@ impl Lease {
         self.older.tokens.saturating_add(self.newer.tokens)
     }
 
+    /// Answers with what is given back.
+    fn adopt(&mut self, rate: Rate, now: Micros) -> Option<Move> {
+        let back = self.give_up(now);
+        (self.rate, self.size, self.renewal) = (rate, 0, Renewal::Idle);
+        back
+    }
+
     fn spend(&mut self, most: u32, now: Micros) -> Spend {
         self.count(now);
         let cost = self.rate.cost();
         if self.expires <= now || self.tokens() < cost {
-            return Spend::Ask(self.wanted(most));
+            return Spend::Ask(self.renewed(most));
         }
         let of_older = self.older.tokens.min(cost);
         self.older.tokens = self.older.tokens.saturating_sub(of_older);
         self.newer.tokens = self.newer.tokens.saturating_sub(cost.saturating_sub(of_older));
-        let is_low = self.tokens() <= (self.size >> 3).max(cost);
-        let renew = if self.renewal == Renewal::Idle && is_low { self.wanted(most) } else { 0 };
-        if renew > 0 {
-            self.renewal = Renewal::UnderWay;
-        }
+        let renew = if self.tokens() <= (self.size >> 3).max(cost) { self.renewed(most) } else { 0 };
         // What is held counts as not taken: whoever is told how much is left may spend it.
         let held = self.rate.interval().saturating_mul(u64::from(self.tokens()));
         let level = Level::at_rest(self.rate, self.full.saturating_sub(held), now);
@@ -248,18 +261,31 @@ impl Lease {
     }
 
     fn give_up(&mut self, now: Micros) -> Option<Move> {
-        let held = self.together();
+        let stands = self.older.stands(self.rate, now).saturating_add(self.newer.stands(self.rate, now));
         (self.older, self.newer) = Default::default();
-        back(&self.name, self.rate, held, now)
+        back(&self.name, self.rate, stands)
     }
 
-    /// As one: due when the first of them is, so that never more is given back than was taken.
+    /// As one, of which never more stands than of both: the older flows in first, and the newer only behind it.
     fn together(&self) -> Held {
-        match (self.older.tokens, self.newer.tokens) {
-            (0, _) => self.newer,
-            (_, 0) => self.older,
-            (_, _) => Held { tokens: self.tokens(), due: self.older.due.min(self.newer.due) },
+        let Self { older, newer, .. } = self;
+        match (older.tokens, newer.tokens) {
+            (0, _) => *newer,
+            (_, 0) => *older,
+            (_, tokens) => {
+                let behind = self.rate.interval().saturating_mul(u64::from(tokens));
+                Held { tokens: self.tokens(), due: older.due.saturating_add(behind).min(newer.due) }
+            }
         }
+    }
+
+    /// What is to be asked for ahead: nothing while an answer to that is on its way.
+    fn renewed(&mut self, most: u32) -> u32 {
+        let wanted = if self.renewal == Renewal::Idle { self.wanted(most) } else { 0 };
+        if wanted > 0 {
+            self.renewal = Renewal::UnderWay;
+        }
+        wanted
     }
 
     /// As many requests as came in a moment, less what is held. One alone is no reason to take any ahead.
@@ -279,6 +305,13 @@ impl Lease {
     }
 }
 
+impl Held {
+    /// What it took of the bucket, in microseconds, as far as it has not flowed in since: the rest is somebody else's.
+    fn stands(self, rate: Rate, now: Micros) -> Micros {
+        rate.interval().saturating_mul(u64::from(self.tokens)).min(self.due.saturating_sub(now))
+    }
+}
+
 fn moment(now: Micros) -> u64 {
     now.checked_div(LIFE).unwrap_or(0)
 }
@@ -294,10 +327,8 @@ pub(super) fn most(bucket: &Bucket<'_>, instances: NonZeroU32) -> Option<u32> {
     }
 }
 
-/// What was taken of a bucket, as far as it has not flowed in since: the rest would be somebody else's.
-fn back(name: &Arc<str>, rate: Rate, held: Held, now: Micros) -> Option<Move> {
-    let taken = rate.interval().saturating_mul(u64::from(held.tokens)).min(held.due.saturating_sub(now));
-    let earlier = i64::try_from(taken).ok().filter(|taken| *taken > 0)?;
+fn back(name: &Arc<str>, rate: Rate, stands: Micros) -> Option<Move> {
+    let earlier = i64::try_from(stands).ok().filter(|stands| *stands > 0)?;
     Some(Move { name: name.clone(), rate, by: earlier.saturating_neg() })
 }
 

@@ -3,13 +3,14 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use ::redis::{Script, aio::MultiplexedConnection};
 use parking_lot::Mutex;
-use portcullis_api::Micros;
+use portcullis_api::{Micros, Millis};
 use portcullis_plugins::rate_limit::{Bucket, Rate};
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +26,9 @@ pub(super) const PAGE: usize = 64;
 
 /// Buckets that are remembered while Redis is away; about ten megabytes.
 pub(super) const DEBTS_MAX: usize = 1 << 16;
+
+/// Buckets that are charged before a store that is back is used; more follow behind the traffic.
+pub(super) const AT_ONCE: usize = 1 << 10;
 
 /// A bucket that is to be full earlier or later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,34 +47,42 @@ struct Debt {
     name: Arc<str>,
     rate: Rate,
     share: Rate,
-    /// When the share is full again, and nothing is owed any more.
+    /// When what was charged to the share has flowed in there again, and nothing is owed any more.
     full: Micros,
 }
 
 impl Debts {
-    /// Notes how the share of a bucket stands. Answers whether there was room.
-    pub(super) fn owe(&self, bucket: &Bucket<'_>, keys: &str, share: Rate, full: Micros) -> bool {
+    /// Adds `tokens` that were charged to this gateway's share of a bucket. Answers whether there was room.
+    pub(super) fn owe(&self, bucket: &Bucket<'_>, keys: &str, share: Rate, tokens: u32, now: Micros) -> bool {
         let mut debts = self.0.lock();
-        if let Some(debt) = debts.get_mut(&bucket.key) {
-            (debt.share, debt.full) = (share, full);
-            return true;
-        }
-        if debts.len() >= DEBTS_MAX {
+        if debts.len() >= DEBTS_MAX && !debts.contains_key(&bucket.key) {
             return false;
         }
-        let debt = Debt { name: call::key(bucket, keys).into(), rate: bucket.rate, share, full };
-        debts.insert(bucket.key, debt);
+        let new = || Debt { name: call::key(bucket, keys).into(), rate: bucket.rate, share, full: now };
+        let debt = debts.entry(bucket.key).or_insert_with(new);
+        let more = share.interval().saturating_mul(u64::from(tokens));
+        (debt.share, debt.full) = (share, debt.full.max(now).saturating_add(more));
         true
     }
 
-    /// What is owed by now; nothing of it is owed any more.
-    fn due(&self, now: Micros) -> Vec<Move> {
-        std::mem::take(&mut *self.0.lock()).into_values().filter_map(|debt| debt.due(now)).collect()
+    /// Nothing is owed of a bucket any more: an operator filled it.
+    pub(super) fn forget(&self, key: u128) {
+        self.0.lock().remove(&key);
+    }
+
+    /// What is owed by now of at most `most` buckets; nothing of it is owed any more.
+    fn due(&self, most: usize, now: Micros) -> Vec<Move> {
+        let mut debts = self.0.lock();
+        if debts.len() <= most {
+            return std::mem::take(&mut *debts).into_values().filter_map(|debt| debt.due(now)).collect();
+        }
+        let keys: Vec<u128> = debts.keys().copied().take(most).collect();
+        keys.iter().filter_map(|key| debts.remove(key)?.due(now)).collect()
     }
 }
 
 impl Debt {
-    /// As many tokens of the bucket as still stand of the share.
+    /// As many tokens of the bucket as still stand of what was charged to the share.
     fn due(self, now: Micros) -> Option<Move> {
         let Self { name, rate, share, full } = self;
         let tokens = full.saturating_sub(now).div_ceil(share.interval());
@@ -85,7 +97,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         sleep(PAUSE).await;
         let Some(live) = inner.live.load_full().filter(|_| !inner.breaker.is_open()) else { continue };
         let expired = inner.leases.expired(inner.now());
-        for result in [settle(&live, &expired).await, debts(&inner, &live).await] {
+        for result in [settle(&inner, &live, &expired).await, debts(&inner, &live, DEBTS_MAX).await] {
             if let Err(miss @ Miss::Gone(_)) = result {
                 inner.note(&live, &Err(miss));
             }
@@ -93,13 +105,18 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Charges what is owed.
-pub(super) async fn debts(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
-    let due = inner.debts.due(inner.now());
-    settle(live, &due).await.inspect_err(|_| inner.metrics.uncharged.inc_by(u64::try_from(due.len()).unwrap_or(0)))
+/// Charges what is owed of at most `most` buckets.
+pub(super) async fn debts(inner: &Inner, live: &MultiplexedConnection, most: usize) -> Result<(), Miss> {
+    settle(inner, live, &inner.debts.due(most, inner.now())).await
 }
 
-/// Gives back all that is held, for a gateway that stops.
+/// Whether the script can be run at all, on a bucket of its own.
+pub(super) async fn probe(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
+    let Ok(rate) = Rate::new(NonZeroU32::MIN, Millis::new(1), NonZeroU32::MIN) else { return Ok(()) };
+    change(live, &[Move { name: format!("{}_probe:settle", inner.keys).into(), rate, by: 1 }], None).await
+}
+
+/// Gives back all that is held and charges all that is owed, for a gateway that stops.
 pub(super) async fn all(inner: &Inner, live: &MultiplexedConnection) -> Result<(), Miss> {
     let arrived = async {
         while inner.leases.is_waiting() {
@@ -108,12 +125,18 @@ pub(super) async fn all(inner: &Inner, live: &MultiplexedConnection) -> Result<(
     };
     // What comes later than a call may take is not coming.
     drop(timeout(inner.deadline, arrived).await);
-    settle(live, &inner.leases.all(inner.now())).await
+    debts(inner, live, DEBTS_MAX).await?;
+    settle(inner, live, &inner.leases.all(inner.now())).await
 }
 
-async fn settle(live: &MultiplexedConnection, moves: &[Move]) -> Result<(), Miss> {
-    for page in moves.chunks(PAGE) {
-        change(live, page, None).await?;
+/// Page after page. What the store does not take is counted.
+async fn settle(inner: &Inner, live: &MultiplexedConnection, moves: &[Move]) -> Result<(), Miss> {
+    for (at, page) in moves.chunks(PAGE).enumerate() {
+        if let Err(miss) = change(live, page, None).await {
+            let left = moves.len().saturating_sub(at.saturating_mul(PAGE));
+            inner.metrics.uncharged.inc_by(u64::try_from(left).unwrap_or(0));
+            return Err(miss);
+        }
     }
     Ok(())
 }

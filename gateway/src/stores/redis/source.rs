@@ -1,8 +1,8 @@
 //! Finds the server that is to be asked now: the one of the URL, the master that Sentinels name, or the one master of a
 //! cluster that has the deployment's slot. All keys of a deployment share one hash tag, so one server has them all.
 //!
-//! Who knows the server is asked in turn, one with each attempt to connect: whoever led to a server that works is asked
-//! first the next time, whoever did not is asked last.
+//! Sentinels are all asked, and the master that most of them mean is believed. Nodes of a cluster are asked in turn, one
+//! with each attempt to connect: whoever led to a server that works is asked first the next time, whoever did not last.
 //!
 //! Invariant: no error names a server or carries what it said, but for an error's code: it stands in `/readyz`.
 
@@ -63,7 +63,7 @@ impl Source {
         match self.url.mode().clone() {
             StoreMode::Single { database } => self.open(&guide, database).await,
             StoreMode::Sentinel { master, database, login } => {
-                let server = self.ask_sentinel(&guide, &master, login).await?;
+                let server = self.ask_sentinels(&master, login).await?;
                 let mut connection = self.open(&server, database).await.map_err(|why| format!("the master: {why}"))?;
                 // What a Sentinel says may be old, and the server may know better.
                 match role(&mut connection).await.map_err(|why| format!("the master: {why}"))?.as_str() {
@@ -91,24 +91,41 @@ impl Source {
     /// Whether the Sentinels mean another master than they did; asks them now and then.
     pub(super) async fn means_another(&mut self) -> bool {
         let StoreMode::Sentinel { master, login, .. } = self.url.mode().clone() else { return false };
-        let (Some((meant, asked)), Some(guide)) = (&mut self.meant, self.guides.front().cloned()) else { return false };
+        let Some((meant, asked)) = &mut self.meant else { return false };
         if asked.elapsed() < MEANT_EVERY {
             return false;
         }
         *asked = Instant::now();
         let meant = meant.clone();
-        match self.ask_sentinel(&guide, &master, login).await {
-            Ok(server) => server != meant,
-            Err(_) => {
-                self.doubt();
-                false
-            }
-        }
+        self.ask_sentinels(&master, login).await.is_ok_and(|server| server != meant)
     }
 
     async fn open(&self, server: &StoreServer, database: u32) -> Result<MultiplexedConnection, String> {
         let client = self.client(server, self.url.login(), database).map_err(|error| said(&error))?;
         connection(&client, CONNECT_TIMEOUT).await
+    }
+
+    /// The master that most Sentinels mean. One that is cut off from the others may mean an old one, which says of itself
+    /// that it is the master still.
+    async fn ask_sentinels(&self, master: &str, login: SentinelLogin) -> Result<StoreServer, String> {
+        let mut votes: Vec<(StoreServer, usize)> = Vec::new();
+        let mut failed = Err("no server is named".to_owned());
+        for guide in &self.guides {
+            match self.ask_sentinel(guide, master, login).await {
+                Ok(server) => match votes.iter_mut().find(|(known, _)| *known == server) {
+                    Some((_, count)) => *count = count.saturating_add(1),
+                    None => votes.push((server, 1)),
+                },
+                Err(why) => failed = Err(why),
+            }
+            // The others cannot change it any more.
+            if let Some((server, _)) = votes.iter().find(|(_, count)| count.saturating_mul(2) > self.guides.len()) {
+                return Ok(server.clone());
+            }
+        }
+        // Of as many votes the first: whoever led to a server that works is asked first.
+        votes.reverse();
+        votes.into_iter().max_by_key(|(_, count)| *count).map_or(failed, |(server, _)| Ok(server))
     }
 
     async fn ask_sentinel(

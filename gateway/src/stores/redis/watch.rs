@@ -70,9 +70,11 @@ async fn connect(inner: &Inner, source: &mut Source) -> Result<(), String> {
     };
     probe(inner, &connection).await.map_err(said)?;
     compare_key(inner, &connection).await;
-    fleet::beat(inner, &connection).await;
+    // A right that these lack would make shares wrong, and lose what is given back, without a check that fails.
+    fleet::beat(inner, &connection).await.map_err(said)?;
+    settle::probe(inner, &connection).await.map_err(said)?;
     // Before any check is counted there: else each bucket had one burst more.
-    settle::debts(inner, &connection).await.map_err(said)?;
+    settle::debts(inner, &connection, settle::AT_ONCE).await.map_err(said)?;
     inner.breaker.close(Instant::now());
     inner.live.store(Some(Arc::new(connection)));
     inner.healthy();
@@ -127,7 +129,7 @@ async fn probe_and_close(inner: &Inner, live: &Arc<aio::MultiplexedConnection>) 
             return;
         }
     }
-    if inner.breaker.is_open() && settle::debts(inner, live).await.is_err() {
+    if inner.breaker.is_open() && settle::debts(inner, live, settle::AT_ONCE).await.is_err() {
         return;
     }
     inner.breaker.close(Instant::now());

@@ -16,9 +16,9 @@ fn rate(requests: u32, window_ms: u64) -> Rate {
     Rate::new(requests, Millis::new(window_ms), requests).unwrap()
 }
 
-/// A key whose set and tag are both told by `n`.
+/// A key whose set and tag are both told by `n`, of numbers that all share.
 fn key(n: u64) -> u128 {
-    (u128::from(n) << 64) | u128::from(n)
+    (u128::from(n) << 72) | u128::from(n)
 }
 
 fn bucket(n: u64, rate: Rate, binding: Binding) -> Bucket<'static> {
@@ -169,6 +169,25 @@ fn a_newcomer_is_charged_with_no_more_than_its_part_of_a_flood() {
     assert!((75..99).contains(&remaining), "{remaining}");
     // And it passes with the time as its own use does.
     assert_eq!(table.take_one(NOW + 3_600_000_000, key(2), rate).remaining, 99);
+}
+
+#[test]
+fn buckets_with_other_numbers_pay_nothing_for_a_flood() {
+    let (slow, fast) = (rate(10, 3_600_000), rate(100, 1_000));
+    let fast_key = |n| super::super::with_class(key(n), b"fast");
+    let table = Table::new(64);
+    for n in 100..5_000 {
+        let _ = table.take_one(NOW, key(n), slow);
+    }
+    assert_eq!(table.take_one(NOW, key(1), slow).answer, Answer::Short);
+    assert_eq!(table.take_one(NOW, fast_key(1), fast).remaining, 99);
+    // Nor when they crowd each other: what is remembered is of one's own.
+    for n in 100..5_000 {
+        let _ = table.take_one(NOW, fast_key(n), fast);
+        let _ = table.take_one(NOW, key(n), slow);
+    }
+    assert!(table.take_one(NOW + 1_000_000, fast_key(2), fast).remaining >= 98);
+    assert_eq!(table.take_one(NOW + 1_000_000, key(2), slow).answer, Answer::Short);
 }
 
 #[test]

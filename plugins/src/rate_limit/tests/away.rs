@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use parking_lot::Mutex;
-use portcullis_api::{Micros, Outcome, Secret, Trail, Verdict};
+use portcullis_api::{Outcome, Secret, Trail, Verdict};
 
 use super::site::{ask, ask_with, before};
 use crate::{
@@ -21,7 +21,7 @@ pub(super) struct Scripted {
     asked: Mutex<Vec<Vec<(String, u128)>>>,
     pub(super) charged: Mutex<Vec<(String, u32)>>,
     /// The rules whose shares were charged while it was away.
-    owed: Mutex<Vec<String>>,
+    pub(super) owed: Mutex<Vec<(String, u32)>>,
 }
 
 impl Scripted {
@@ -70,8 +70,8 @@ impl SharedCounters for Scripted {
         Box::pin(std::future::ready(Err(StoreFault::Away)))
     }
 
-    fn owe(&self, bucket: &Bucket<'_>, _: Rate, _: Micros) {
-        self.owed.lock().push(bucket.rule.to_owned());
+    fn owe(&self, bucket: &Bucket<'_>, _: Rate, tokens: u32) {
+        self.owed.lock().push((bucket.rule.to_owned(), tokens));
     }
 }
 

@@ -75,6 +75,24 @@ fn a_rule_that_never_asks_the_store_says_nothing_of_its_absence() {
 }
 
 #[test]
+fn a_limit_that_is_too_small_to_be_taken_ahead_does_not_say_that_it_is() {
+    let leased = |more: &str| format!("[limits.t]\n{LIMIT}consistency = \"leased\"\n{more}");
+    for more in ["burst = 7", "burst = 80\ncost = 11"] {
+        assert_eq!(refused(&leased(more)).0, ["limits.never_leased"], "{more}");
+    }
+    for more in ["burst = 8", "burst = 80\ncost = 10"] {
+        assert!(compile(&leased(more)).is_ok(), "{more}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_counted_by_shares_reads_no_costs() {
+    let text =
+        format!("[limits.t]\n{LIMIT}consistency = \"local\"\ncost_from = {{ header = \"x-cost\", at_most = 5 }}");
+    assert_eq!(refused(&text).0, ["limits.cost_local"]);
+}
+
+#[test]
 fn a_tenant_may_not_raise_its_limit() {
     let own = |site: &str, grant: &str, own: &str| {
         format!(

@@ -37,11 +37,18 @@ fn as_many_are_wanted_as_came_in_a_moment_and_none_for_one_alone() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     assert_eq!(leases.spend(&bucket, 80, 0), Spend::Ask(0), "nothing is known of it");
     grant(&leases, &bucket, 0, 0);
-    assert_eq!(leases.spend(&bucket, 80, 10), Spend::Ask(1));
-    assert_eq!(leases.spend(&bucket, 80, 20), Spend::Ask(2));
-    assert_eq!(leases.spend(&bucket, 1, 30), Spend::Ask(1), "no more than may be held");
-    assert_eq!(leases.spend(&bucket, 80, LIFE), Spend::Ask(3), "the moment before counts");
-    assert_eq!(leases.spend(&bucket, 80, 3 * LIFE), Spend::Ask(0), "an older one does not");
+    let asks = |most, now| {
+        let spend = leases.spend(&bucket, most, now);
+        leases.failed(bucket.key);
+        spend
+    };
+    assert_eq!(asks(80, 10), Spend::Ask(1));
+    assert_eq!(asks(80, 20), Spend::Ask(2));
+    assert_eq!(asks(1, 30), Spend::Ask(1), "no more than may be held");
+    assert_eq!(asks(80, LIFE), Spend::Ask(3), "the moment before counts");
+    assert_eq!(asks(80, 3 * LIFE), Spend::Ask(0), "an older one does not");
+    assert_eq!(leases.spend(&bucket, 80, 3 * LIFE), Spend::Ask(1));
+    assert_eq!(leases.spend(&bucket, 80, 3 * LIFE), Spend::Ask(0), "an answer is on its way");
 }
 
 #[test]
@@ -90,6 +97,41 @@ fn tokens_expire_and_are_given_back_only_as_far_as_they_have_not_flowed_in() {
     assert_eq!(with(LIFE + interval), [-i64::try_from(interval).unwrap()]);
     assert_eq!(with(LIFE), Vec::<i64>::new());
     assert!(leases.expired(9 * LIFE).is_empty(), "once");
+}
+
+#[test]
+fn a_reload_that_changes_the_cost_gives_back_what_was_counted_in_the_other() {
+    let (leases, cheap) = (Leases::new(), leased(1_000));
+    let dear = Bucket { rate: cheap.rate.at_cost(NonZeroU32::new(100).unwrap()).unwrap(), ..cheap };
+    grant(&leases, &cheap, 0, 0);
+    grant(&leases, &cheap, 50, 0);
+    assert!(is_paid(&leases.spend(&cheap, 80, 0)));
+    assert!(!is_paid(&leases.spend(&dear, 80, 0)), "49 are too few");
+    let back: i64 = leases.expired(0).iter().map(|back| back.by).sum();
+    assert_eq!(back, -i64::try_from(49 * cheap.rate.interval()).unwrap());
+    // The answer to a question that was asked before the reload.
+    grant(&leases, &cheap, 7, 0);
+    assert!(!is_paid(&leases.spend(&dear, 80, 0)));
+    assert_eq!(leases.expired(0).len(), 1);
+    grant(&leases, &dear, 1, 0);
+    assert!(is_paid(&leases.spend(&dear, 80, 0)) && !is_paid(&leases.spend(&dear, 80, 0)));
+}
+
+#[test]
+fn what_was_taken_of_a_bucket_that_is_nearly_full_is_given_back_too() {
+    // Two grants, of which the first has nearly flowed in again.
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    let interval = bucket.rate.interval();
+    let given = |ahead: u32, full: Micros, now| {
+        let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: full };
+        leases.granted(&"r".into(), bucket.key, bucket.rate, level, ahead, now);
+    };
+    given(0, 0, 0);
+    given(5, 5 * interval, 0);
+    given(10, 15 * interval, 0);
+    given(20, 35 * interval, 0);
+    let back: i64 = leases.all(0).iter().map(|back| back.by).sum();
+    assert_eq!(back, -i64::try_from(35 * interval).unwrap());
 }
 
 #[test]

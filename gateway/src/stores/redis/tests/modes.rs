@@ -103,6 +103,21 @@ async fn a_sentinel_that_names_a_replica_is_not_believed_and_another_one_is_aske
 }
 
 #[tokio::test]
+async fn a_sentinel_that_is_cut_off_from_the_others_is_outvoted() {
+    let (old, new) = (Server::start(), Server::start());
+    let stale = Liar::saying(old.port()).await;
+    let current = [Liar::saying(new.port()).await, Liar::saying(new.port()).await];
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/main",
+        stale.port, current[0].port, current[1].port
+    );
+    let counters = connected(options(url)).await;
+    assert_eq!(take(&counters, &[bucket("r", 1, 9)]).await.unwrap()[0].answer, Answer::Charged);
+    assert_eq!(new.run::<i64>(&["EXISTS", "test:{test}:r:00000000000000000000000000000001"]).await, 1);
+    assert!(old.run::<Vec<String>>(&["KEYS", "*"]).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_master_that_the_sentinels_mean_no_more_is_left_though_it_answers() {
     let (old, new) = (Server::start(), Server::start());
     let sentinel = Liar::saying(old.port()).await;
