@@ -40,6 +40,8 @@ pub(crate) struct Shape {
     pub(crate) title: &'static str,
     pub(crate) numbers: Numbers,
     pub(crate) keys: u32,
+    /// Limits of these numbers on the route.
+    pub(crate) limits: u32,
     /// Turns are so many times shorter and more: where nothing is refused only the cost is of interest, and that is
     /// compared best between turns that are near to each other.
     pub(crate) cut: u32,
@@ -51,18 +53,48 @@ const fn per(requests: u32, seconds: u64) -> Numbers {
 
 /// Weights of the keys fall with this power of their number.
 pub(crate) const SKEW: f64 = 1.1;
-/// The first three leave a part of the requests out, as limits of clients do; the last, as sums of whole tenants, does not.
-const SHAPES: [Shape; 4] = [
-    Shape { name: ShapeName::Small, title: "10/s, burst 10, 1,000 keys", numbers: per(10, 1), keys: 1_000, cut: 1 },
+/// The first three leave a part of the requests out, as limits of clients do; the last two, as sums of whole tenants, do not.
+const SHAPES: [Shape; 5] = [
+    Shape {
+        name: ShapeName::Small,
+        title: "10/s, burst 10, 1,000 keys",
+        numbers: per(10, 1),
+        keys: 1_000,
+        limits: 1,
+        cut: 1,
+    },
     Shape {
         name: ShapeName::Minute,
         title: "1,000/min, burst 1,000, 20 keys",
         numbers: per(1_000, 60),
         keys: 20,
+        limits: 1,
         cut: 1,
     },
-    Shape { name: ShapeName::Hot, title: "200/s, burst 200, 50 keys", numbers: per(200, 1), keys: 50, cut: 1 },
-    Shape { name: ShapeName::Sums, title: "2,000/s, burst 2,000, 3 keys", numbers: per(2_000, 1), keys: 3, cut: 4 },
+    Shape {
+        name: ShapeName::Hot,
+        title: "200/s, burst 200, 50 keys",
+        numbers: per(200, 1),
+        keys: 50,
+        limits: 1,
+        cut: 1,
+    },
+    Shape {
+        name: ShapeName::Sums,
+        title: "2,000/s, burst 2,000, 3 keys",
+        numbers: per(2_000, 1),
+        keys: 3,
+        limits: 1,
+        cut: 4,
+    },
+    Shape {
+        name: ShapeName::Three,
+        title: "three limits of 2,000/s, burst 2,000, 3 keys",
+        numbers: per(2_000, 1),
+        keys: 3,
+        limits: 3,
+        cut: 4,
+    },
 ];
 
 /// What one measurement of one way of counting found.
@@ -224,6 +256,7 @@ fn limits(countings: &[Counting]) -> Vec<Limited> {
     pairs
         .map(|(shape, counting)| Limited {
             name: format!("{}-{}", shape.name, counting.word()),
+            limits: shape.limits,
             numbers: if counting == Counting::Memory { shape.numbers.share() } else { shape.numbers },
             more: match counting {
                 Counting::Nothing | Counting::Memory => String::new(),

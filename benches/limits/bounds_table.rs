@@ -19,6 +19,9 @@ const SCRIPTS_MAX: f64 = 0.1;
 /// CPU of a leased limit above a local one, and of a local one above memory, in microseconds per request.
 const LEASED_MAX_US: f64 = 3.0;
 const LOCAL_MAX_US: f64 = 1.0;
+/// CPU of three limits above none, in memory and leased, in microseconds per request.
+const THREE_IN_MEMORY_MAX_US: f64 = 2.0;
+const THREE_LEASED_MAX_US: f64 = 5.0;
 
 /// Everything that `bounds` found.
 #[derive(Debug)]
@@ -68,6 +71,15 @@ impl Section {
             aims.push(Aim::new(format!("{title}, {counting}: scripts per request"), scripts, SCRIPTS_MAX, ""));
             let above = differences(self.of(Counting::Leased), self.of(Counting::Local), cpu_us);
             aims.push(Aim::of(format!("{title}, {counting}: CPU above `local`"), above, LEASED_MAX_US, " µs"));
+        }
+        if self.shape.limits == 3 {
+            for (counting, most) in
+                [(Counting::Memory, THREE_IN_MEMORY_MAX_US), (Counting::Leased, THREE_LEASED_MAX_US)]
+            {
+                let above = differences(self.of(counting), self.of(Counting::Nothing), cpu_us);
+                aims.push(Aim::of(format!("{title}, {}: CPU above no limit", counting.name()), above, most, " µs"));
+            }
+            return;
         }
         let above = differences(self.of(Counting::Local), self.of(Counting::Memory), cpu_us);
         aims.push(Aim::of(format!("{title}, `local`: CPU above memory"), above, LOCAL_MAX_US, " µs"));

@@ -73,7 +73,7 @@ pub(crate) type Rounds = BTreeMap<Turn, Vec<Measured>>;
 /// Everything, in order.
 pub(crate) async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Report> {
     let server = Server::start(world.folder)?;
-    let limited = Limited { name: "fair".to_owned(), numbers: NUMBERS, more: String::new() };
+    let limited = Limited { name: "fair".to_owned(), limits: 1, numbers: NUMBERS, more: String::new() };
     let store = Store::Redis { address: server.address, deadline: DEADLINE };
     let fleet = Fleet::start(world, "fair", &[store; 2], std::slice::from_ref(&limited))?;
     let mut rounds = Rounds::new();

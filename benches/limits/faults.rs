@@ -55,7 +55,12 @@ impl Posture {
             Self::Deny => "\"deny\"",
             Self::Allow => "{ allow = \"measured\" }",
         };
-        Limited { name: self.word().to_owned(), numbers: NUMBERS, more: format!("on_store_failure = {posture}") }
+        Limited {
+            name: self.word().to_owned(),
+            limits: 1,
+            numbers: NUMBERS,
+            more: format!("on_store_failure = {posture}"),
+        }
     }
 }
 

@@ -105,10 +105,12 @@ pub(crate) enum ShapeName {
     Hot,
     /// Large and far from empty, as sums of whole tenants are.
     Sums,
+    /// The same, with three limits on the route.
+    Three,
 }
 
 impl ShapeName {
-    const ALL: [Self; 4] = [Self::Small, Self::Minute, Self::Hot, Self::Sums];
+    const ALL: [Self; 5] = [Self::Small, Self::Minute, Self::Hot, Self::Sums, Self::Three];
 }
 
 impl fmt::Display for ShapeName {
@@ -118,6 +120,7 @@ impl fmt::Display for ShapeName {
             Self::Minute => "minute",
             Self::Hot => "hot",
             Self::Sums => "sums",
+            Self::Three => "three",
         })
     }
 }

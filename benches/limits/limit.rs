@@ -7,9 +7,8 @@ use crate::{client::KEY, judge};
 /// Gateways that count together.
 pub(crate) const GATEWAYS: u32 = 3;
 
-/// How long a gateway may keep what it has taken ahead, as `docs/controls/rate_limit.md` says: spent up to twice that
-/// after it was charged.
-const SPENT_LATE: Duration = Duration::from_millis(400);
+/// How late a gateway may spend what it has taken ahead, as `docs/controls/rate_limit.md` says.
+const SPENT_LATE: Duration = Duration::from_secs(2);
 
 /// Numbers of a limit.
 #[derive(Debug, Clone, Copy)]
@@ -84,11 +83,12 @@ impl Counting {
     }
 }
 
-/// A limit and the route that is under it, and no other.
+/// Limits of the same numbers and the route that is under them, and no other.
 #[derive(Debug, Clone)]
 pub(crate) struct Limited {
     /// Of the limit and of the route.
     pub(crate) name: String,
+    pub(crate) limits: u32,
     pub(crate) numbers: Numbers,
     /// Further settings of the limit, as TOML.
     pub(crate) more: String,
@@ -103,14 +103,16 @@ impl Limited {
     /// Both as TOML.
     pub(crate) fn write(&self, text: &mut String) -> anyhow::Result<()> {
         let Numbers { requests, window, burst } = self.numbers;
-        write!(
-            text,
-            "\n[limits.{0}]\nkey = [\"header:{KEY}\"]\nrequests = {requests}\nwindow = \"{1}s\"\nburst = {burst}\n{2}\n",
-            self.name,
-            window.as_secs(),
-            self.more
-        )?;
-        route(text, &self.name, &format!("limits = [\"{}\"]", self.name))
+        let names: Vec<String> = (1..=self.limits).map(|n| format!("{}-{n}", self.name)).collect();
+        for name in &names {
+            write!(
+                text,
+                "\n[limits.{name}]\nkey = [\"header:{KEY}\"]\nrequests = {requests}\nwindow = \"{}s\"\nburst = {burst}\n{}\n",
+                window.as_secs(),
+                self.more
+            )?;
+        }
+        route(text, &self.name, &format!("limits = {names:?}"))
     }
 }
 
@@ -145,6 +147,6 @@ mod tests {
         assert_eq!(HOT.judged(Counting::Leased).spent_late, 50);
         assert_eq!(SMALL.judged(Counting::Leased).spent_late, 0, "too small to take anything ahead");
         let minute = Numbers { requests: 1_000, window: Duration::from_secs(60), burst: 1_000 };
-        assert_eq!(minute.judged(Counting::Leased).spent_late, 6);
+        assert_eq!(minute.judged(Counting::Leased).spent_late, 33);
     }
 }

@@ -10,6 +10,12 @@ use crate::limits::{limited, looks_and_resets};
 ///
 /// Where a late answer would be a refusal the deadline is long: the tests share their machine with others.
 fn counted(upstream: &Upstream, redis: &Redis, requests: u32, posture: &str) -> Gateway {
+    let deadline = if posture == "\"deny\"" { "2s" } else { "25ms" };
+    let limit = format!("requests = {requests}\nwindow = \"1h\"\non_store_failure = {posture}");
+    counted_as(upstream, redis, deadline, &limit)
+}
+
+fn counted_as(upstream: &Upstream, redis: &Redis, deadline: &str, limit: &str) -> Gateway {
     Setup::new(upstream)
         .with(&format!(
             r#"
@@ -17,15 +23,12 @@ fn counted(upstream: &Upstream, redis: &Redis, requests: u32, posture: &str) -> 
             [stores]
             counters = "{}"
             key = "file:secrets/store"
-            deadline = "{}"
+            deadline = "{deadline}"
             [limits.shared]
             key = ["tenant"]
-            requests = {requests}
-            window = "1h"
-            on_store_failure = {posture}
+            {limit}
             "#,
             redis.url(),
-            if posture == "\"deny\"" { "2s" } else { "25ms" },
         ))
         .start()
 }
@@ -99,31 +102,16 @@ fn a_local_limit_is_a_share_of_each_gateway_beside_one_that_is_shared() {
 }
 
 /// A gateway whose route `orders` has a limit of which it takes requests ahead.
-fn leased(upstream: &Upstream, redis: &Redis, requests: u32, posture: &str) -> Gateway {
-    Setup::new(upstream)
-        .with(&format!(
-            r#"
-            hosts."api.example.test".routes.orders.limits = ["shared"]
-            [stores]
-            counters = "{}"
-            key = "file:secrets/store"
-            deadline = "2s"
-            [limits.shared]
-            key = ["tenant"]
-            requests = {requests}
-            window = "30d"
-            consistency = "leased"
-            on_store_failure = {posture}
-            "#,
-            redis.url(),
-        ))
-        .start()
+fn leased(upstream: &Upstream, redis: &Redis, requests: u32) -> Gateway {
+    let limit =
+        format!("requests = {requests}\nwindow = \"30d\"\nconsistency = \"leased\"\non_store_failure = \"deny\"");
+    counted_as(upstream, redis, "2s", &limit)
 }
 
 #[test]
 fn gateways_that_take_requests_ahead_admit_exactly_the_limit() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
-    let gateways = [0, 1].map(|_| leased(&upstream, &redis, 120, "\"deny\""));
+    let gateways = [0, 1].map(|_| leased(&upstream, &redis, 120));
     let admit = |gateway: &Gateway| {
         let statuses: Vec<u16> = (0..120).map(|_| ask(gateway, "acme").status).collect();
         assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
@@ -146,13 +134,13 @@ fn gateways_that_take_requests_ahead_admit_exactly_the_limit() {
 #[test]
 fn a_gateway_that_stops_leaves_nothing_taken_ahead() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
-    let gateway = leased(&upstream, &redis, 1_000, "\"deny\"");
+    let gateway = leased(&upstream, &redis, 1_000);
     for _ in 0..50 {
         assert_eq!(ask(&gateway, "acme").status, 200);
     }
     gateway.signal("TERM");
     assert_eq!(gateway.end(), Some(0));
-    let other = leased(&upstream, &redis, 1_000, "\"deny\"");
+    let other = leased(&upstream, &redis, 1_000);
     let answer = ask(&other, "acme");
     assert!(answer.header("ratelimit").is_some_and(|told| told.starts_with("\"shared\";r=949;")), "{answer:?}");
 }
