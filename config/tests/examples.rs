@@ -89,7 +89,7 @@ mod examples {
         let notes = |text: &str| {
             let document =
                 parse(text, Path::new("portcullis.toml")).unwrap_or_else(|report| panic!("{}", report.plain()));
-            portcullis_plugins::controls::notes(&control_inputs(&document))
+            portcullis_plugins::controls::notes(&control_inputs(&document), None)
         };
         assert_eq!(notes(&text), [""; 0]);
         assert_eq!(

@@ -2,7 +2,7 @@
 //!
 //! Adding a control: a field here, its settings in [`Inputs`], its proof in [`crate::admitted::Proofs`].
 
-use std::{collections::BTreeMap, hash::RandomState, sync::Arc};
+use std::{collections::BTreeMap, hash::RandomState, num::NonZeroU32, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portcullis_api::{
@@ -259,9 +259,10 @@ pub fn lint(inputs: &Inputs<'_>, issues: &mut Issues) {
     let _checked = Controls::compile(inputs, &Needs::detached(), issues);
 }
 
-/// What is in order and yet worth a look, for `portcullis check`; nothing for a document that is not in order.
+/// What is in order and yet worth a look, for `portcullis check`; nothing for a document that is not in order. `shared_by` is
+/// how many gateways share the counters; none where they are in memory.
 #[must_use]
-pub fn notes(inputs: &Inputs<'_>) -> Vec<String> {
+pub fn notes(inputs: &Inputs<'_>, shared_by: Option<NonZeroU32>) -> Vec<String> {
     let mut issues = Issues::default();
     let Some(rules) = rules(inputs, &mut issues) else { return Vec::new() };
     let Some(in_flight) = in_flight(inputs, &Needs::detached(), &mut issues) else { return Vec::new() };
@@ -270,7 +271,22 @@ pub fn notes(inputs: &Inputs<'_>) -> Vec<String> {
     let allowing = rules.allowing().map(|(name, reason)| {
         format!("limit `{name}` lets requests pass while its store is away: {}", reason.escape_debug())
     });
-    unused.chain(empty).chain(allowing).collect()
+    let gateways = shared_by.unwrap_or(NonZeroU32::MIN);
+    let small = rules.never_leased(gateways).map(|name| {
+        format!("limit `{name}` is asked for each request: it is too small to be taken ahead by {gateways} gateways")
+    });
+    let few = inputs.in_flight.iter().filter(|(_, limit)| limit.requests.value < gateways).map(|(name, limit)| {
+        let most = limit.requests.value;
+        format!(
+            "in-flight limit `{name}` lets in {gateways} at once: {gateways} gateways, at least one each, not {most}"
+        )
+    });
+    let alike = (shared_by.is_none())
+        .then(|| rules.counted_elsewhere())
+        .into_iter()
+        .flatten()
+        .map(|name| format!("limit `{name}` says how it is counted in a shared store, and counters are in memory"));
+    unused.chain(empty).chain(allowing).chain(small).chain(few).chain(alike).collect()
 }
 
 impl Needs {

@@ -96,7 +96,9 @@ fn named(query: &str) -> Result<Named, String> {
                 let (name, value) =
                     value.split_once(':').ok_or_else(|| format!("header `{value}` is no NAME:VALUE"))?;
                 let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` names no header"))?;
-                let value = HeaderValue::from_str(value).map_err(|_| format!("no value of a header: {value:?}"))?;
+                // As a request's is read: without what stands around it.
+                let value =
+                    HeaderValue::from_str(value.trim()).map_err(|_| format!("no value of a header: {value:?}"))?;
                 named.headers.append(name, value);
             }
             _ => {

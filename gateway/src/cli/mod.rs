@@ -108,12 +108,14 @@ const fn terminal_width() -> usize {
 fn check(config: &std::path::Path) -> anyhow::Result<()> {
     let (document, settled) = boot::read(config)?;
     boot::read_keys(&settled)?;
-    for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document)) {
+    let shared_by = match settled.stores.counters {
+        portcullis_config::Counters::Memory => None,
+        portcullis_config::Counters::Redis(_) => Some(settled.stores.instances),
+    };
+    for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document), shared_by) {
         say(&format!("{}: note: {note}", config.display()))?;
     }
-    if let portcullis_config::Counters::Redis(_) = settled.stores.counters
-        && settled.stores.instances.get() == 1
-    {
+    if shared_by.is_some_and(|gateways| gateways.get() == 1) {
         say(&format!(
             "{}: note: `stores.instances` is 1: a gateway that has not heard yet how many there are, as after a start while the \
              store is away, enforces every limit whole",

@@ -99,6 +99,15 @@ impl Rate {
         self.cost
     }
 
+    /// For how many requests one of `gateways` may take tokens ahead: a quarter of its share of a full bucket. None where
+    /// that is less than two.
+    #[must_use]
+    pub fn ahead_max(self, gateways: NonZeroU32) -> Option<u32> {
+        const PART: u32 = 4;
+        let parts = PART.saturating_mul(gateways.get()).saturating_mul(self.cost);
+        self.burst.checked_div(parts).filter(|most| *most >= 2)
+    }
+
     /// One of `instances` equal shares: tokens and burst divided, each enough for one request (per `window` and at once).
     #[must_use]
     pub fn share(self, window: Millis, instances: NonZeroU32) -> Self {

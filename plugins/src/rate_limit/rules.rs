@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -9,7 +10,7 @@ use http::HeaderName;
 use portcullis_api::{At, Issues, Layers, Millis, RouteId, RouteRef, TenantId};
 
 use super::{
-    Class, Limit, Numbers, OnStoreFailure, TenantLimit,
+    Class, Consistency, Limit, Numbers, OnStoreFailure, TenantLimit,
     define::{Defined, Rule, define},
     matching::{LIMITS, admitted},
 };
@@ -149,6 +150,18 @@ impl Rules {
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         let built_in = |name: &str| name == PER_KEY || name.starts_with("class_");
         self.defined.keys().map(String::as_str).filter(move |name| !self.used.contains(*name) && !built_in(name))
+    }
+
+    /// Limits that are to be taken ahead, and of which none of so many gateways could take two requests.
+    pub fn never_leased(&self, gateways: NonZeroU32) -> impl Iterator<Item = &str> {
+        let leased = self.defined.values().flatten().filter(|rule| rule.consistency == Consistency::Leased);
+        leased.filter(move |rule| rule.numbers.rate().ahead_max(gateways).is_none()).map(|rule| &*rule.name)
+    }
+
+    /// Limits that say how they are counted beside other gateways.
+    pub fn counted_elsewhere(&self) -> impl Iterator<Item = &str> {
+        let says = |rule: &&Arc<Rule>| rule.consistency != Consistency::Exact;
+        self.defined.values().flatten().filter(says).map(|rule| &*rule.name)
     }
 
     /// Limits that let requests pass while the store is away, and why, for the lint report.

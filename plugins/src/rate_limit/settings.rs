@@ -83,7 +83,7 @@ pub enum KeyPart {
     Route,
     /// The API key, else the subject, else the client: whoever calls.
     Caller,
-    /// A request header's value, by lower-case name.
+    /// A request header's value, by its name in lower case.
     Header(String),
 }
 
@@ -115,9 +115,9 @@ impl<'de> Deserialize<'de> for KeyPart {
         }
         if let Some(name) = text.strip_prefix("header:")
             && !name.is_empty()
-            && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+            && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
         {
-            return Ok(Self::Header(name.to_owned()));
+            return Ok(Self::Header(name.to_ascii_lowercase()));
         }
         let hint = portcullis_api::nearest(&text, KEY_PARTS.iter().map(|(name, _)| *name))
             .map_or(String::new(), |near| format!("; did you mean `{near}`?"));

@@ -24,9 +24,6 @@ use super::settle::Move;
 /// How long tokens are kept that nobody spends, and over how long a bucket's traffic is looked at.
 pub(super) const LIFE: Micros = 1_000_000;
 
-/// A gateway holds at most its share of the burst, divided by this.
-const PART: u32 = 4;
-
 const WAYS: usize = 4;
 /// Two megabytes, whatever clients send.
 const SETS: usize = 1 << 12;
@@ -320,10 +317,7 @@ fn moment(now: Micros) -> u64 {
 pub(super) fn most(bucket: &Bucket<'_>, instances: NonZeroU32) -> Option<u32> {
     match bucket.leasing {
         Leasing::Never => None,
-        Leasing::Allowed => {
-            let parts = PART.saturating_mul(instances.get()).saturating_mul(bucket.rate.cost());
-            bucket.rate.burst().checked_div(parts).filter(|most| *most >= 2)
-        }
+        Leasing::Allowed => bucket.rate.ahead_max(instances),
     }
 }
 

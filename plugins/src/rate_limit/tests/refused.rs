@@ -86,6 +86,22 @@ fn a_limit_that_is_too_small_to_be_taken_ahead_does_not_say_that_it_is() {
 }
 
 #[test]
+fn a_limit_that_is_too_small_for_the_gateways_there_are_is_noted() {
+    let text = format!("[limits.t]\n{LIMIT}consistency = \"leased\"\nburst = 24");
+    let rules = compile(&text).unwrap();
+    let gateways = |n| std::num::NonZeroU32::new(n).unwrap();
+    assert_eq!(rules.never_leased(gateways(3)).count(), 0);
+    assert_eq!(rules.never_leased(gateways(4)).collect::<Vec<_>>(), ["t"]);
+    assert_eq!(rules.counted_elsewhere().collect::<Vec<_>>(), ["t"]);
+}
+
+#[test]
+fn a_header_is_named_in_whatever_case() {
+    let text = format!("[limits.t]\n{}", LIMIT.replace("client", "header:X-Cust"));
+    assert!(compile(&text).is_ok());
+}
+
+#[test]
 fn a_limit_that_is_counted_by_shares_reads_no_costs() {
     let text =
         format!("[limits.t]\n{LIMIT}consistency = \"local\"\ncost_from = {{ header = \"x-cost\", at_most = 5 }}");
