@@ -196,7 +196,8 @@ impl RedisCounters {
         self.inner.other_key.load(Ordering::Relaxed)
     }
 
-    /// Gives back what was taken ahead and says that this gateway goes. Waits no longer than requests do.
+    /// Gives back what was taken ahead, charges what is owed, and says that this gateway goes. A store that hangs is waited
+    /// for no longer than [`CONNECT_TIMEOUT`].
     pub(crate) async fn leave(&self) {
         if let Some(live) = self.inner.live.load_full() {
             // What cannot be given back flows in by itself.

@@ -321,6 +321,7 @@ pub(super) fn most(bucket: &Bucket<'_>, instances: NonZeroU32) -> Option<u32> {
     }
 }
 
+/// What is to be given back of a bucket; nothing where nothing stands of it any more.
 fn back(name: &Arc<str>, rate: Rate, stands: Micros) -> Option<Move> {
     let earlier = i64::try_from(stands).ok().filter(|stands| *stands > 0)?;
     Some(Move { name: name.clone(), rate, by: earlier.saturating_neg() })

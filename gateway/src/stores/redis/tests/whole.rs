@@ -9,11 +9,12 @@ use portcullis_api::{
 use portcullis_plugins::{
     bans::{SharedBans, Strike, Struck},
     rate_limit::{
-        Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, Tables,
+        Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, StoreFault,
+        Tables,
     },
 };
 
-use super::server::{Server, bucket, connected, healthy, options, take, until};
+use super::server::{Server, bucket, connected, healthy, options, start, take, until, why};
 use crate::stores::redis::{Health, Options};
 
 struct Monotonic(Instant);
@@ -135,4 +136,19 @@ async fn the_rights_of_the_shipped_user_are_enough() {
         let refused = ::redis::cmd(words[0]).arg(&words[1..]).query_async::<::redis::Value>(&mut connection).await;
         assert_eq!(refused.unwrap_err().code(), Some("NOPERM"), "{words:?}");
     }
+}
+
+/// Without this right checks could be counted, and every share would be too large.
+#[tokio::test]
+async fn a_store_in_which_a_gateway_cannot_say_that_it_is_there_is_not_used() {
+    let server = Server::start();
+    let acl = include_str!("../../../../../deploy/redis.acl")
+        .replace(">CHANGE-ME", ">secret")
+        .replace("portcullis:", "test:");
+    let words: Vec<&str> = acl.split_whitespace().skip(1).filter(|word| *word != "+zcard").collect();
+    let () = server.run(&[&["ACL", "SETUSER"], &words[..]].concat()).await;
+    let counters = start(options(format!("redis://portcullis:secret@127.0.0.1:{}/", server.port())));
+    // A script that may not run a command says the one or the other, by the version.
+    until("the reason is told", async || ["ERR", "NOPERM"].contains(&why(&counters).as_str())).await;
+    assert_eq!(take(&counters, &[bucket("r", 1, 1)]).await, Err(StoreFault::Away));
 }
