@@ -16,6 +16,7 @@ mod error;
 mod fleet;
 mod hot;
 mod lease;
+mod renew;
 mod settle;
 mod source;
 mod watch;
@@ -111,7 +112,7 @@ pub(crate) struct RedisCounters {
     inner: Arc<Inner>,
     queue: mpsc::UnboundedSender<Waiting>,
     costs: Costs,
-    behind: [JoinHandle<()>; 3],
+    behind: [JoinHandle<()>; 4],
 }
 
 impl Drop for RedisCounters {
@@ -183,6 +184,7 @@ impl RedisCounters {
         let behind = [
             runtime.spawn(watch::watch(inner.clone(), source)),
             runtime.spawn(settle::run(inner.clone())),
+            runtime.spawn(renew::run(inner.clone())),
             runtime.spawn(fleet::run(inner.clone())),
         ];
         // Bounded by the permits of those who wait.
@@ -227,17 +229,18 @@ impl Inner {
         self.fleet.instances(self.expected)
     }
 
-    /// What an answer of Redis says for the calls to come.
-    fn learn(&self, asked: &Asked, given: &Given) {
-        match asked.leasing {
-            Leasing::Never => {}
-            Leasing::Allowed => {
-                self.leases.granted(&asked.name, asked.key, asked.rate, given.level, given.ahead, self.now());
-                if given.ahead > 0 {
-                    self.denials.forget(asked.key);
-                }
+    /// What an answer of Redis, or none, says for the calls to come. What was given ahead is kept, also when the request gave
+    /// up meanwhile.
+    fn heard(&self, ask: &Ask, result: Result<Vec<Given>, Miss>) -> Result<Vec<Given>, Miss> {
+        let now = self.now();
+        let is_leased = |asked: &Asked| asked.leasing == Leasing::Allowed;
+        for (at, asked) in ask.buckets().iter().enumerate().filter(|(_, asked)| is_leased(asked)) {
+            match result.as_ref().ok().and_then(|given| given.get(at)) {
+                Some(given) => self.leases.granted(asked, given, now),
+                None => self.leases.failed(asked.key),
             }
         }
+        result
     }
 
     /// One run of the script under the deadline. `clock` is a test's, in microseconds.
@@ -248,13 +251,12 @@ impl Inner {
         clock: Option<u64>,
     ) -> Result<Vec<Vec<Given>>, Miss> {
         let mut connection = live.clone();
-        // Half of one gateway's part of what is left.
-        let parts = self.instances().get().saturating_mul(2);
+        let instances = self.instances();
         let asked = async {
-            match call::command("EVALSHA", &self.evalsha, batch, parts, clock).query_async(&mut connection).await {
+            match call::command("EVALSHA", &self.evalsha, batch, instances, clock).query_async(&mut connection).await {
                 // The server forgets scripts when it restarts and on SCRIPT FLUSH. Nothing was taken: ask again, whole.
                 Err(error) if error.code() == Some("NOSCRIPT") => {
-                    call::command("EVAL", SCRIPT, batch, parts, clock).query_async(&mut connection).await
+                    call::command("EVAL", SCRIPT, batch, instances, clock).query_async(&mut connection).await
                 }
                 answer => answer,
             }

@@ -4,7 +4,8 @@
 --
 -- KEYS     one a bucket, call after call, all in one slot; each once in a call
 -- ARGV[1]  "" for the server's clock; microseconds of a clock that a test hands in
--- ARGV[2]  what is left of a bucket after a call is divided by this, and no more than that is given ahead
+-- ARGV[2]  how many gateways share what is left of a bucket: behind a request half of an equal part is given ahead, and
+--          where no request waits an equal part, or one
 -- ARGV     then for each call the number of its buckets, and five a bucket: interval in microseconds, burst, cost,
 --          "t" (together), "a" (alone) or "l" (no request, only ahead), for how many requests tokens are wanted ahead
 -- reply    five integers a bucket: 0 spared, 1 charged or 2 short; for how many requests tokens were given ahead;
@@ -16,7 +17,7 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
-local parts = tonumber(ARGV[2])
+local gateways = tonumber(ARGV[2])
 
 -- A bucket that several calls ask is one number, which the next call finds as the one before left it.
 local tats, changed = {}, {}
@@ -43,9 +44,15 @@ while arg <= #ARGV do
     local answer, ahead, tat = 2, 0, b.tat
     if b.enough and (all or b.kind ~= 't') then
       answer = 1
-      if b.kind ~= 'l' then tat = tat + b.need end
       -- Of little everybody gets a small part, so that nobody holds what another one's client is refused for.
-      ahead = math.min(b.want, math.floor((b.cap - tat) / b.need / parts))
+      local part
+      if b.kind == 'l' then
+        part = math.max(1, math.floor((b.cap - tat) / b.need / gateways))
+      else
+        tat = tat + b.need
+        part = math.floor((b.cap - tat) / b.need / gateways / 2)
+      end
+      ahead = math.min(b.want, part)
       tat = tat + ahead * b.need
       tats[b.name], changed[b.name] = tat, true
     elseif b.enough then

@@ -28,14 +28,7 @@ const BUCKETS_MAX: usize = 64;
 pub(super) struct Waiting {
     pub(super) ask: Ask,
     pub(super) sent: Arc<Sent>,
-    pub(super) to: To,
-}
-
-/// Who waits for the answer.
-pub(super) enum To {
-    Request(oneshot::Sender<Result<Vec<Level>, Miss>>),
-    /// Tokens that are taken ahead.
-    Nobody,
+    pub(super) answer: oneshot::Sender<Result<Vec<Level>, Miss>>,
 }
 
 /// When a call was sent, for the one who waits: what waits in the queue says nothing of the server.
@@ -68,7 +61,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
             batch.push(next);
         }
         batch.retain(|waiting| {
-            let is_waited_for = waiting.is_waited_for();
+            let is_waited_for = !waiting.answer.is_closed();
             if !is_waited_for {
                 waiting.ask.buckets().iter().for_each(|asked| inner.leases.failed(asked.key));
             }
@@ -110,33 +103,12 @@ async fn send(inner: Arc<Inner>, batch: Vec<Waiting>, _slot: OwnedSemaphorePermi
 }
 
 impl Waiting {
-    fn is_waited_for(&self) -> bool {
-        match &self.to {
-            To::Request(answer) => !answer.is_closed(),
-            To::Nobody => true,
-        }
-    }
-
     /// What was given ahead is kept, also when the request gave up meanwhile.
     fn tell(self, inner: &Inner, result: Result<Vec<Given>, Miss>) {
-        let buckets = self.ask.buckets();
-        let result = match result {
-            Ok(given) => {
-                for (asked, given) in buckets.iter().zip(&given) {
-                    inner.learn(asked, given);
-                }
-                Ok(given.into_iter().map(|given| given.level).collect())
-            }
-            Err(miss) => {
-                buckets.iter().for_each(|asked| inner.leases.failed(asked.key));
-                Err(miss)
-            }
-        };
-        match self.to {
-            // A request that gave up is not there to hear it.
-            To::Request(answer) => drop(answer.send(result)),
-            To::Nobody => {}
-        }
+        let result = inner.heard(&self.ask, result);
+        let levels = result.map(|given| given.into_iter().map(|given| given.level).collect());
+        // A request that gave up is not there to hear it.
+        drop(self.answer.send(levels));
     }
 }
 

@@ -1,6 +1,6 @@
 //! One run of the script: what is asked, as Redis reads it, and its answer, as it writes it.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use ::redis::Cmd;
 use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level, Rate};
@@ -20,7 +20,16 @@ pub(super) struct Asked {
     pub(super) leasing: Leasing,
     want: Want,
     /// For how many requests besides.
-    ahead: u32,
+    pub(super) ahead: u32,
+}
+
+/// What is to be taken of one bucket for requests to come.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub(super) name: Arc<str>,
+    pub(super) key: u128,
+    pub(super) rate: Rate,
+    pub(super) requests: NonZeroU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +47,13 @@ impl Ask {
     }
 
     /// For a request, and besides for as many as stand beside each bucket.
-    pub(super) fn with_ahead(buckets: &[(Bucket<'_>, u32)], keys: &str) -> Self {
-        Self(buckets.iter().map(|(bucket, ahead)| Asked::of(bucket, keys, *ahead)).collect())
+    pub(super) fn with_ahead(buckets: &[(usize, Bucket<'_>, u32)], keys: &str) -> Self {
+        Self(buckets.iter().map(|(_, bucket, ahead)| Asked::of(bucket, keys, *ahead)).collect())
     }
 
     /// For requests to come.
-    pub(super) fn ahead(bucket: &Bucket<'_>, keys: &str, ahead: u32) -> Self {
-        Self(vec![Asked { want: Want::Ahead, ..Asked::of(bucket, keys, ahead) }])
+    pub(super) fn ahead(buckets: Vec<Ahead>) -> Self {
+        Self(buckets.into_iter().map(Asked::ahead).collect())
     }
 
     pub(super) fn buckets(&self) -> &[Asked] {
@@ -53,6 +62,15 @@ impl Ask {
 }
 
 impl Asked {
+    fn ahead(Ahead { name, key, rate, requests }: Ahead) -> Self {
+        Self { name, key, rate, leasing: Leasing::Allowed, want: Want::Ahead, ahead: requests.get() }
+    }
+
+    /// Whether a request waits for the answer.
+    pub(super) fn is_for_request(&self) -> bool {
+        self.want != Want::Ahead
+    }
+
     fn of(bucket: &Bucket<'_>, keys: &str, ahead: u32) -> Self {
         let want = match bucket.binding {
             Binding::Together => Want::Together,
@@ -68,15 +86,15 @@ pub(super) fn key(bucket: &Bucket<'_>, keys: &str) -> String {
     format!("{keys}{}:{:032x}", bucket.rule, bucket.key)
 }
 
-/// The command for a batch. Of what is left of a bucket no more than one of `parts` is given ahead. `clock` is a test's, in
+/// The command for a batch. `instances` gateways share what is left of a bucket. `clock` is a test's, in
 /// microseconds.
-pub(super) fn command(verb: &str, script: &str, batch: &[&Ask], parts: u32, clock: Option<u64>) -> Cmd {
+pub(super) fn command(verb: &str, script: &str, batch: &[&Ask], instances: NonZeroU32, clock: Option<u64>) -> Cmd {
     let mut command = ::redis::cmd(verb);
     command.arg(script).arg(batch.iter().map(|ask| ask.0.len()).sum::<usize>());
     for asked in batch.iter().flat_map(|ask| &ask.0) {
         command.arg(&*asked.name);
     }
-    command.arg(clock.map_or_else(String::new, |micros| micros.to_string())).arg(parts);
+    command.arg(clock.map_or_else(String::new, |micros| micros.to_string())).arg(instances.get());
     for ask in batch {
         command.arg(ask.0.len());
         for Asked { name: _, key: _, rate, leasing: _, want, ahead } in &ask.0 {

@@ -1,7 +1,7 @@
 //! Buckets that Redis has said are empty: a request that needs one is refused without asking, until a token flows in.
 //!
 //! An empty bucket cannot fill earlier than it said, but an operator can reset it. So nothing is believed for longer
-//! than [`BELIEVED_MAX`].
+//! than [`BELIEVED_MAX`]. Of buckets that are leased `lease` remembers it.
 //!
 //! Invariant: only what Redis itself said is remembered, never what was decided while it was away.
 
@@ -13,10 +13,6 @@ use portcullis_plugins::rate_limit::{Answer, Binding, Bucket, Leasing, Level};
 
 /// How long an empty bucket is taken for empty without asking again.
 const BELIEVED_MAX: Micros = 1_000_000;
-
-/// The same of a bucket of which tokens are taken ahead. Not longer, for others give back what they do not spend; and not
-/// less, though a token flows in earlier: gateways that all ask for each one would ask as often as without taking any ahead.
-const BELIEVED_LEASED: Micros = 100_000;
 
 const WAYS: usize = 4;
 /// Half a megabyte, whatever clients send.
@@ -70,13 +66,10 @@ impl Denials {
     /// Remembers which buckets Redis said are empty.
     pub(super) fn remember(&self, buckets: &[Bucket<'_>], levels: &[Level], now: Instant) {
         let now = self.since_epoch(now);
-        for (bucket, level) in buckets.iter().zip(levels).filter(|(_, level)| level.answer == Answer::Short) {
-            let believed = match bucket.leasing {
-                Leasing::Never => level.retry_after.min(BELIEVED_MAX),
-                // A bucket must not run full meanwhile.
-                Leasing::Allowed => (bucket.rate.refill() >> 3).max(level.retry_after).min(BELIEVED_LEASED),
-            };
-            let until = now.saturating_add(believed);
+        let is_to_remember =
+            |bucket: &Bucket<'_>, level: &Level| level.answer == Answer::Short && bucket.leasing == Leasing::Never;
+        for (bucket, level) in buckets.iter().zip(levels).filter(|(bucket, level)| is_to_remember(bucket, level)) {
+            let until = now.saturating_add(level.retry_after.min(BELIEVED_MAX));
             let empty = Empty {
                 key: bucket.key,
                 remaining: level.remaining,
@@ -123,10 +116,7 @@ impl Denials {
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
-
-    use portcullis_api::Millis;
-    use portcullis_plugins::rate_limit::Rate;
+    use std::time::Duration;
 
     use super::*;
     use crate::stores::redis::tests::bucket;
@@ -181,26 +171,6 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_taken_ahead_of_is_asked_again_after_a_tenth_of_a_second_whenever_a_token_flows_in() {
-        let start = Instant::now();
-        for retry_after_ms in [1, 60, 60_000] {
-            let denials = Denials::new(start);
-            let leased = [Bucket { leasing: Leasing::Allowed, ..bucket("r", 7, 100) }];
-            denials.remember(&leased, &[short(retry_after_ms)], start);
-            let level = denials.answer(&leased, start + 99 * MS).unwrap()[0];
-            assert!(level.retry_after > 0, "{level:?}");
-            assert_eq!(denials.answer(&leased, start + 100 * MS), None, "{retry_after_ms}");
-        }
-        // One that would be full before that: after an eighth of what it takes to fill.
-        let denials = Denials::new(start);
-        let rate = Rate::new(NonZeroU32::new(1_000).unwrap(), Millis::from_secs(1), NonZeroU32::new(80).unwrap());
-        let fast = [Bucket { leasing: Leasing::Allowed, rate: rate.unwrap(), ..bucket("r", 7, 100) }];
-        denials.remember(&fast, &[short(1)], start);
-        assert!(denials.answer(&fast, start + 9 * MS).is_some());
-        assert_eq!(denials.answer(&fast, start + 10 * MS), None);
-    }
-
-    #[test]
     fn nothing_is_believed_for_longer_than_a_second() {
         let (start, buckets) = (Instant::now(), [bucket("r", 7, 10)]);
         let denials = Denials::new(start);
@@ -211,13 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_had_a_token_is_not_remembered_and_a_rule_in_shadow_is_always_asked() {
+    fn a_bucket_that_had_a_token_or_is_leased_is_not_remembered_and_a_rule_in_shadow_is_always_asked() {
         let (start, buckets) = (Instant::now(), [bucket("r", 7, 10)]);
         let denials = Denials::new(start);
         for answer in [Answer::Charged, Answer::Spared] {
             denials.remember(&buckets, &[Level { answer, ..short(300) }], start);
             assert_eq!(denials.answer(&buckets, start), None);
         }
+        let leased = [Bucket { leasing: Leasing::Allowed, ..buckets[0] }];
+        denials.remember(&leased, &[short(300)], start);
+        assert_eq!(denials.answer(&leased, start), None, "that is remembered where the leases are");
         denials.remember(&buckets, &[short(300)], start);
         let with_shadow = [buckets[0], Bucket { binding: Binding::Alone, ..bucket("s", 8, 10) }];
         assert_eq!(denials.answer(&with_shadow, start), None);

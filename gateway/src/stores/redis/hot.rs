@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Miss, RedisCounters,
-    batch::{Sent, To, Waiting},
+    batch::{Sent, Waiting},
     call::Ask,
     lease::{Spend, most},
 };
@@ -37,7 +37,7 @@ impl RedisCounters {
         })
     }
 
-    /// Pays what it can out of what is held, and asks for the rest.
+    /// Pays what it can out of what is held, and asks for the rest, unless one of them is known to be empty.
     async fn spend(&self, buckets: &[Bucket<'_>]) -> Result<Vec<Level>, StoreFault> {
         let inner = &self.inner;
         let (now, instances) = (inner.now(), inner.instances());
@@ -45,65 +45,58 @@ impl RedisCounters {
         let mut asked = Vec::new();
         for (at, bucket) in buckets.iter().enumerate() {
             let most = most(bucket, instances);
-            let leasing = if most.is_some() { Leasing::Allowed } else { Leasing::Never };
-            match most.map_or(Spend::Ask(0), |most| inner.leases.spend(bucket, most, now)) {
-                Spend::Paid { level, renew } => {
-                    levels.push(level);
-                    if renew > 0 {
-                        self.renew(bucket, renew);
-                    }
-                }
+            levels.push(match most.map_or(Spend::Ask(0), |most| inner.leases.spend(bucket, most, now)) {
+                Spend::Paid(level) | Spend::Empty(level) => level,
                 Spend::Ask(ahead) => {
-                    levels.push(Level::UNASKED);
-                    asked.push((at, (Bucket { leasing, ..*bucket }, ahead)));
+                    let leasing = if most.is_some() { Leasing::Allowed } else { Leasing::Never };
+                    asked.push((at, Bucket { leasing, ..*bucket }, ahead));
+                    Level::UNASKED
                 }
+            });
+        }
+        if refuses(&levels, buckets) {
+            self.put_back(buckets, &mut levels, |bucket| bucket.binding == Binding::Together);
+            // A rule in shadow is charged whatever the others say.
+            let (spared, alone) = asked.into_iter().partition(|(_, bucket, _)| bucket.binding == Binding::Together);
+            asked = alone;
+            let spared: Vec<(usize, Bucket<'_>, u32)> = spared;
+            spared.iter().for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
+            if asked.is_empty() {
+                inner.metrics.remembered.inc();
             }
+        } else if asked.is_empty() {
+            inner.metrics.leased.inc();
         }
         if asked.is_empty() {
-            inner.metrics.leased.inc();
             return Ok(levels);
         }
-        let (places, asked): (Vec<usize>, Vec<_>) = asked.into_iter().unzip();
         let ask = Ask::with_ahead(&asked, &inner.keys);
-        let asked: Vec<Bucket<'_>> = asked.into_iter().map(|(bucket, _)| bucket).collect();
-        let paid = |at: &usize| !places.contains(at);
-        let result = self.ask(ask, &asked).await;
+        let of_asked: Vec<Bucket<'_>> = asked.iter().map(|(_, bucket, _)| *bucket).collect();
+        let result = self.ask(ask, &of_asked).await;
         if let Err(StoreFault::Away | StoreFault::Busy) = result {
             // It may not have been sent at all, and then nobody else says that nothing is coming.
-            asked.iter().for_each(|bucket| inner.leases.failed(bucket.key));
+            of_asked.iter().for_each(|bucket| inner.leases.failed(bucket.key));
         }
-        let refused = match &result {
-            Ok(of_asked) => of_asked
-                .iter()
-                .zip(&asked)
-                .any(|(level, bucket)| level.answer == Answer::Short && bucket.binding == Binding::Together),
-            Err(_) => true,
-        };
-        if refused {
-            for (at, bucket) in buckets.iter().enumerate().filter(|(at, _)| paid(at)) {
-                // A rule in shadow is charged whatever the others say, if anything could be decided.
-                if bucket.binding == Binding::Together || result.is_err() {
-                    inner.leases.unspend(bucket);
-                    levels.get_mut(at).into_iter().for_each(|level| {
-                        level.answer = Answer::Spared;
-                        level.remaining = level.remaining.saturating_add(bucket.rate.cost());
-                    });
-                }
+        match &result {
+            Ok(answered) if refuses(answered, &of_asked) => {
+                self.put_back(buckets, &mut levels, |bucket| bucket.binding == Binding::Together);
             }
+            Ok(_) => {}
+            Err(_) => self.put_back(buckets, &mut levels, |_| true),
         }
-        for (at, level) in places.iter().zip(result?) {
+        for ((at, ..), level) in asked.iter().zip(result?) {
             levels.get_mut(*at).into_iter().for_each(|place| *place = level);
         }
         Ok(levels)
     }
 
-    /// Asks for tokens ahead; nobody waits for them.
-    fn renew(&self, bucket: &Bucket<'_>, requests: u32) {
-        let inner = &self.inner;
-        let away = inner.breaker.is_open() || inner.live.load().is_none();
-        let ask = Ask::ahead(bucket, &inner.keys, requests);
-        if away || self.queue.send(Waiting { ask, sent: Arc::default(), to: To::Nobody }).is_err() {
-            inner.leases.failed(bucket.key);
+    /// Takes back what was paid of the buckets that are `meant`.
+    fn put_back(&self, buckets: &[Bucket<'_>], levels: &mut [Level], meant: impl Fn(&Bucket<'_>) -> bool) {
+        let paid = |level: &Level| level.answer == Answer::Charged;
+        for (bucket, level) in buckets.iter().zip(levels).filter(|(bucket, level)| paid(level) && meant(bucket)) {
+            self.inner.leases.unspend(bucket);
+            level.answer = Answer::Spared;
+            level.remaining = level.remaining.saturating_add(bucket.rate.cost());
         }
     }
 
@@ -118,7 +111,7 @@ impl RedisCounters {
         let _permit = inner.permits.try_acquire().map_err(|_| StoreFault::Busy)?;
         let (answer, answered) = oneshot::channel();
         let sent = Arc::new(Sent::default());
-        self.queue.send(Waiting { ask, sent: sent.clone(), to: To::Request(answer) }).map_err(|_| StoreFault::Away)?;
+        self.queue.send(Waiting { ask, sent: sent.clone(), answer }).map_err(|_| StoreFault::Away)?;
         match timeout(inner.deadline, answered).await {
             Ok(Ok(Ok(levels))) => {
                 inner.denials.remember(buckets, &levels, Instant::now());
@@ -136,4 +129,10 @@ impl RedisCounters {
             Ok(Err(_)) => Err(StoreFault::Away),
         }
     }
+}
+
+/// Whether one of those bound together has too little.
+fn refuses(levels: &[Level], buckets: &[Bucket<'_>]) -> bool {
+    let mut each = levels.iter().zip(buckets);
+    each.any(|(level, bucket)| level.answer == Answer::Short && bucket.binding == Binding::Together)
 }

@@ -19,13 +19,23 @@ use parking_lot::Mutex;
 use portcullis_api::Micros;
 use portcullis_plugins::rate_limit::{Answer, Bucket, Leasing, Level, Rate};
 
-use super::settle::Move;
+use super::{
+    call::{Ahead, Asked, Given},
+    settle::Move,
+};
 
 /// How long tokens are kept that nobody spends, and over how long a bucket's traffic is looked at.
 pub(super) const LIFE: Micros = 1_000_000;
 
+/// How long an empty bucket is taken for empty. Not longer, for others give back what they do not spend; and not less,
+/// though a token flows in earlier: gateways that all ask for each one would ask as often as without taking any ahead.
+const BELIEVED: Micros = 100_000;
+
+/// An empty bucket that is still asked for is asked again when it is believed for no longer than this.
+const BELIEVED_LAST: Micros = 60_000;
+
 const WAYS: usize = 4;
-/// Two megabytes, whatever clients send.
+/// Three megabytes, whatever clients send.
 const SETS: usize = 1 << 12;
 
 /// What one bucket has ahead, and how busy it is. Times are microseconds since the store was started.
@@ -34,14 +44,14 @@ struct Lease {
     key: u128,
     name: Arc<str>,
     rate: Rate,
-    /// Spent first: by the time more is asked for, nothing is left of it.
+    /// Spent first.
     older: Held,
     newer: Held,
-    /// Tokens when there were most: at an eighth of it more are asked for.
+    /// Tokens when there were most: at half of it more are wanted.
     size: u32,
-    expires: Micros,
     /// When the bucket is full, as Redis said last.
     full: Micros,
+    empty: Option<Empty>,
     renewal: Renewal,
     /// Which [`LIFE`] since the start the counts are of.
     moment: u64,
@@ -56,24 +66,35 @@ struct Held {
     tokens: u32,
     /// When what they took of the bucket will have flowed in again.
     due: Micros,
+    /// When they are given back.
+    expires: Micros,
+}
+
+/// A bucket that Redis said is empty.
+#[derive(Debug, Clone, Copy)]
+struct Empty {
+    /// How long that is believed.
+    until: Micros,
+    /// When a request could be admitted.
+    token: Micros,
+    remaining: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Renewal {
     Idle,
+    /// More is to be asked for at the next opportunity.
+    Due,
     UnderWay,
 }
 
 /// What came of a look at what is held.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Spend {
-    /// The request is paid.
-    Paid {
-        /// How the bucket stands.
-        level: Level,
-        /// For how many requests more should be taken; 0 for none.
-        renew: u32,
-    },
+    /// The request is paid, and how the bucket stands.
+    Paid(Level),
+    /// Nothing is held, and the bucket is known to be empty.
+    Empty(Level),
     /// Redis must be asked, and for how many requests besides.
     Ask(u32),
 }
@@ -82,6 +103,8 @@ pub(super) struct Leases {
     sets: Box<[Mutex<[Option<Lease>; WAYS]>]>,
     /// Whether anything was taken since the last look at what has expired.
     held: AtomicBool,
+    /// Of which more is wanted.
+    due: Mutex<Vec<u128>>,
     /// Taken for a bucket that has lost its place meanwhile: to be given back.
     strays: Mutex<Vec<Move>>,
 }
@@ -91,6 +114,7 @@ impl Leases {
         Self {
             sets: std::iter::repeat_with(Mutex::default).take(SETS).collect(),
             held: AtomicBool::new(false),
+            due: Mutex::default(),
             strays: Mutex::default(),
         }
     }
@@ -101,8 +125,21 @@ impl Leases {
             // A reload changed what a request costs: what was counted in another rate is given back.
             let changed = if lease.rate == bucket.rate { None } else { lease.adopt(bucket.rate, now) };
             self.hold(0, changed);
-            lease.spend(most, now)
+            self.hold(0, lease.expire(now));
+            let was_idle = lease.renewal == Renewal::Idle;
+            let spend = lease.spend(most, now);
+            if was_idle && lease.renewal == Renewal::Due {
+                self.due.lock().push(lease.key);
+            }
+            spend
         })
+    }
+
+    /// What is to be asked for ahead by now, for buckets of which more was wanted since the last call.
+    pub(super) fn due(&self, instances: NonZeroU32) -> Vec<Ahead> {
+        let due = std::mem::take(&mut *self.due.lock());
+        let ask = |key| self.with(key, None, |lease| lease.renewed_when_due(instances));
+        due.into_iter().filter_map(ask).collect()
     }
 
     /// Takes back what [`Leases::spend`] paid, because the request was refused elsewhere.
@@ -115,27 +152,34 @@ impl Leases {
     }
 
     /// Notes what Redis said of a bucket, and how many requests' tokens it gave ahead.
-    pub(super) fn granted(&self, name: &Arc<str>, key: u128, rate: Rate, level: Level, ahead: u32, now: Micros) {
-        let tokens = ahead.saturating_mul(rate.cost());
-        let full = now.saturating_add(level.reset_after);
-        let Some(set) = self.set(key) else { return };
+    pub(super) fn granted(&self, asked: &Asked, given: &Given, now: Micros) {
+        let Asked { name, key, rate, .. } = asked;
+        let tokens = given.ahead.saturating_mul(rate.cost());
+        let full = now.saturating_add(given.level.reset_after);
+        let held = Held { tokens, due: full, expires: now.saturating_add(LIFE) };
+        let Some(set) = self.set(*key) else { return };
         let mut set = set.lock();
-        if let Some(lease) = set.iter_mut().flatten().find(|lease| lease.key == key) {
-            if lease.rate != rate {
+        if let Some(lease) = set.iter_mut().flatten().find(|lease| lease.key == *key) {
+            lease.renewal = Renewal::Idle;
+            if lease.rate != *rate {
                 // The answer to a question in another rate.
-                lease.renewal = Renewal::Idle;
-                return self.hold(0, back(name, rate, Held { tokens, due: full }.stands(rate, now)));
+                return self.hold(0, back(name, *rate, held.stands(*rate, now)));
             }
-            let expired = lease.take(tokens, full, now);
-            return self.hold(tokens, expired);
+            self.hold(0, lease.expire(now));
+            lease.empty = lease.emptied(asked, given, now);
+            lease.full = full;
+            lease.take(held);
+            return self.hold(tokens, None);
         }
         if tokens > 0 {
-            return self.hold(tokens, back(name, rate, Held { tokens, due: full }.stands(rate, now)));
+            return self.hold(tokens, back(name, *rate, held.stands(*rate, now)));
         }
         // Nobody loses tokens for a newcomer, which may be anybody's.
         let place = set.iter_mut().filter(|place| place.as_ref().is_none_or(|lease| lease.tokens() == 0));
         if let Some(place) = place.min_by_key(|place| place.as_ref().map_or(0, |lease| lease.moment)) {
-            *place = Some(Lease::of(name.clone(), key, rate, full, now));
+            let mut lease = Lease::of(name.clone(), *key, *rate, full, now);
+            lease.empty = lease.emptied(asked, given, now);
+            *place = Some(lease);
         }
     }
 
@@ -152,9 +196,9 @@ impl Leases {
         self.with(key, (), |lease| lease.renewal = Renewal::Idle);
     }
 
-    /// Nothing is held of a bucket any more: an operator filled it.
+    /// Nothing is held of a bucket any more, and it is not empty: an operator filled it.
     pub(super) fn forget(&self, key: u128) {
-        self.with(key, (), |lease| (lease.older, lease.newer) = Default::default());
+        self.with(key, (), |lease| (lease.older, lease.newer, lease.empty) = Default::default());
     }
 
     /// What nobody has spent in time, to be given back.
@@ -162,12 +206,12 @@ impl Leases {
         if !self.held.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
-        self.give_up(now, |lease| lease.expires <= now)
+        self.give_back(|lease| lease.expire(now))
     }
 
     /// All that is held, to be given back.
     pub(super) fn all(&self, now: Micros) -> Vec<Move> {
-        self.give_up(now, |_| true)
+        self.give_back(|lease| lease.give_up(now))
     }
 
     /// Whether tokens are on their way.
@@ -178,13 +222,12 @@ impl Leases {
         self.sets.iter().any(waits)
     }
 
-    fn give_up(&self, now: Micros, which: impl Fn(&Lease) -> bool) -> Vec<Move> {
+    fn give_back(&self, of: impl Fn(&mut Lease) -> Option<Move>) -> Vec<Move> {
         let mut moves = std::mem::take(&mut *self.strays.lock());
         for set in &self.sets {
             for lease in set.lock().iter_mut().flatten().filter(|lease| lease.tokens() > 0) {
-                if which(lease) {
-                    moves.extend(lease.give_up(now));
-                } else {
+                moves.extend(of(lease));
+                if lease.tokens() > 0 {
                     self.held.store(true, Ordering::Relaxed);
                 }
             }
@@ -212,7 +255,7 @@ impl Lease {
     fn of(name: Arc<str>, key: u128, rate: Rate, full: Micros, now: Micros) -> Self {
         let (older, newer) = Default::default();
         let (renewal, moment) = (Renewal::Idle, moment(now));
-        Self { key, name, rate, older, newer, size: 0, expires: 0, full, renewal, moment, seen: 1, before: 0 }
+        Self { key, name, rate, older, newer, size: 0, full, empty: None, renewal, moment, seen: 1, before: 0 }
     }
 
     fn tokens(&self) -> u32 {
@@ -222,39 +265,71 @@ impl Lease {
     /// Answers with what is given back.
     fn adopt(&mut self, rate: Rate, now: Micros) -> Option<Move> {
         let back = self.give_up(now);
-        (self.rate, self.size, self.renewal) = (rate, 0, Renewal::Idle);
+        (self.rate, self.size, self.empty, self.renewal) = (rate, 0, None, Renewal::Idle);
         back
     }
 
     fn spend(&mut self, most: u32, now: Micros) -> Spend {
         self.count(now);
         let cost = self.rate.cost();
-        if self.expires <= now || self.tokens() < cost {
-            return Spend::Ask(self.renewed(most));
+        if self.tokens() < cost {
+            let Some(empty) = self.empty.filter(|empty| empty.until > now) else {
+                return Spend::Ask(self.renewed(most));
+            };
+            if empty.until.saturating_sub(now) <= BELIEVED_LAST {
+                self.want();
+            }
+            return Spend::Empty(empty.level(self.full, now));
         }
         let of_older = self.older.tokens.min(cost);
         self.older.tokens = self.older.tokens.saturating_sub(of_older);
         self.newer.tokens = self.newer.tokens.saturating_sub(cost.saturating_sub(of_older));
-        let renew = if self.tokens() <= (self.size >> 3).max(cost) { self.renewed(most) } else { 0 };
+        if self.tokens() <= (self.size >> 1).max(cost) {
+            self.want();
+        }
         // What is held counts as not taken: whoever is told how much is left may spend it.
         let held = self.rate.interval().saturating_mul(u64::from(self.tokens()));
         let level = Level::at_rest(self.rate, self.full.saturating_sub(held), now);
-        Spend::Paid { level: Level { answer: Answer::Charged, ..level }, renew }
+        Spend::Paid(Level { answer: Answer::Charged, ..level })
     }
 
-    /// Answers with what has expired meanwhile: it is given back, so that no token grows old by what comes after it.
-    fn take(&mut self, tokens: u32, full: Micros, now: Micros) -> Option<Move> {
-        self.renewal = Renewal::Idle;
-        self.full = full;
-        if tokens == 0 {
+    /// What `given` says of how empty the bucket is.
+    fn emptied(&self, asked: &Asked, given: &Given, now: Micros) -> Option<Empty> {
+        let Level { answer, remaining, retry_after, .. } = given.level;
+        let is_believed_empty = self.empty.is_some_and(|empty| empty.until > now);
+        let is_empty = match answer {
+            Answer::Short => true,
+            // Little is left as long as not all that is wanted is given.
+            Answer::Charged | Answer::Spared => {
+                !asked.is_for_request() && is_believed_empty && given.ahead < asked.ahead
+            }
+            Answer::Unasked => is_believed_empty,
+        };
+        if !is_empty {
             return None;
         }
-        let back = if self.expires > now { None } else { self.give_up(now) };
-        self.older = self.together();
-        self.newer = Held { tokens, due: full };
-        self.size = self.tokens();
-        self.expires = now.saturating_add(LIFE);
-        back
+        // It must not run full meanwhile.
+        let until = now.saturating_add((self.rate.refill() >> 3).max(retry_after).min(BELIEVED));
+        Some(Empty { until, token: now.saturating_add(retry_after).max(until), remaining })
+    }
+
+    fn take(&mut self, held: Held) {
+        if held.tokens > 0 {
+            self.older = self.together();
+            self.newer = held;
+            self.size = self.tokens();
+        }
+    }
+
+    /// Answers with what nobody has spent in time, to be given back.
+    fn expire(&mut self, now: Micros) -> Option<Move> {
+        let mut stands: Micros = 0;
+        for held in [&mut self.older, &mut self.newer] {
+            if held.tokens > 0 && held.expires <= now {
+                stands = stands.saturating_add(std::mem::take(held).stands(self.rate, now));
+            }
+        }
+        back(&self.name, self.rate, stands)
     }
 
     fn give_up(&mut self, now: Micros) -> Option<Move> {
@@ -271,14 +346,30 @@ impl Lease {
             (_, 0) => *older,
             (_, tokens) => {
                 let behind = self.rate.interval().saturating_mul(u64::from(tokens));
-                Held { tokens: self.tokens(), due: older.due.saturating_add(behind).min(newer.due) }
+                let due = older.due.saturating_add(behind).min(newer.due);
+                Held { tokens: self.tokens(), due, expires: older.expires }
             }
         }
     }
 
+    fn want(&mut self) {
+        if self.renewal == Renewal::Idle {
+            self.renewal = Renewal::Due;
+        }
+    }
+
+    fn renewed_when_due(&mut self, instances: NonZeroU32) -> Option<Ahead> {
+        if self.renewal != Renewal::Due {
+            return None;
+        }
+        self.renewal = Renewal::Idle;
+        let requests = NonZeroU32::new(self.renewed(self.rate.ahead_max(instances)?))?;
+        Some(Ahead { name: self.name.clone(), key: self.key, rate: self.rate, requests })
+    }
+
     /// What is to be asked for ahead: nothing while an answer to that is on its way.
     fn renewed(&mut self, most: u32) -> u32 {
-        let wanted = if self.renewal == Renewal::Idle { self.wanted(most) } else { 0 };
+        let wanted = if self.renewal == Renewal::UnderWay { 0 } else { self.wanted(most) };
         if wanted > 0 {
             self.renewal = Renewal::UnderWay;
         }
@@ -299,6 +390,13 @@ impl Lease {
         }
         self.before = if now == self.moment.saturating_add(1) { self.seen } else { 0 };
         (self.moment, self.seen) = (now, 1);
+    }
+}
+
+impl Empty {
+    fn level(self, full: Micros, now: Micros) -> Level {
+        let (retry_after, reset_after) = (self.token.saturating_sub(now), full.saturating_sub(now));
+        Level { answer: Answer::Short, remaining: self.remaining, retry_after, reset_after }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What is held, by itself.
 #![expect(clippy::arithmetic_side_effects, reason = "the numbers of the tests are small")]
 
+use portcullis_api::Millis;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::stores::redis::tests::bucket;
+use crate::stores::redis::{call::Ask, tests::bucket};
 
 const THREE: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
@@ -12,14 +13,33 @@ fn leased(requests: u32) -> Bucket<'static> {
     Bucket { leasing: Leasing::Allowed, ..bucket("r", 7, requests) }
 }
 
+/// Redis answers a request: it stands so, and `ahead` is given besides.
+fn answer(leases: &Leases, bucket: &Bucket<'_>, level: Level, ahead: u32, now: Micros) {
+    let ask = Ask::of(&[*bucket], "");
+    leases.granted(&ask.buckets()[0], &Given { level, ahead }, now);
+}
+
 /// What Redis says when it has given `ahead`.
 fn grant(leases: &Leases, bucket: &Bucket<'_>, ahead: u32, now: Micros) {
-    let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: 1 << 40 };
-    leases.granted(&"r".into(), bucket.key, bucket.rate, level, ahead, now);
+    answer(leases, bucket, charged(1 << 40), ahead, now);
+}
+
+fn charged(reset_after: Micros) -> Level {
+    Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after }
+}
+
+/// Redis answers what was asked ahead: `ahead` of what was wanted.
+fn renew(leases: &Leases, level: Level, ahead: u32, now: Micros) -> Vec<u32> {
+    let due = leases.due(THREE);
+    let wanted = due.iter().map(|due| due.requests.get()).collect();
+    for asked in Ask::ahead(due).buckets() {
+        leases.granted(asked, &Given { level, ahead }, now);
+    }
+    wanted
 }
 
 fn is_paid(spend: &Spend) -> bool {
-    matches!(spend, Spend::Paid { .. })
+    matches!(spend, Spend::Paid(_))
 }
 
 #[test]
@@ -52,22 +72,69 @@ fn as_many_are_wanted_as_came_in_a_moment_and_none_for_one_alone() {
 }
 
 #[test]
-fn when_little_is_left_more_is_asked_for_once() {
+fn when_half_is_left_more_is_wanted_once() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     grant(&leases, &bucket, 0, 0);
     for _ in 0..9 {
         leases.spend(&bucket, 80, 10);
     }
     grant(&leases, &bucket, 8, 10);
-    let renewals: Vec<u32> = (0..8)
-        .map(|_| match leases.spend(&bucket, 80, 20) {
-            Spend::Paid { renew, .. } => renew,
-            Spend::Ask(_) => panic!("it is paid"),
+    let wanted: Vec<usize> = (0..8)
+        .map(|_| {
+            assert!(is_paid(&leases.spend(&bucket, 80, 20)));
+            leases.due(THREE).len()
         })
         .collect();
-    assert_eq!(renewals.iter().position(|renew| *renew > 0), Some(6), "{renewals:?}");
-    assert_eq!(renewals.iter().filter(|renew| **renew > 0).count(), 1);
-    assert!(!is_paid(&leases.spend(&bucket, 80, 20)));
+    assert_eq!(wanted, [0, 0, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(leases.spend(&bucket, 80, 20), Spend::Ask(0), "an answer is on its way");
+    leases.failed(bucket.key);
+    assert!(matches!(leases.spend(&bucket, 80, 20), Spend::Ask(1..)));
+}
+
+#[test]
+fn an_empty_bucket_refuses_for_a_tenth_of_a_second_and_is_asked_behind_the_traffic() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    let short = |retry_after| Level { answer: Answer::Short, retry_after, ..charged(1 << 40) };
+    let refused = |now| match leases.spend(&bucket, 80, now) {
+        Spend::Empty(level) => level.retry_after,
+        other => panic!("{other:?}"),
+    };
+    answer(&leases, &bucket, short(5_000), 0, 0);
+    assert_eq!(refused(1_000), BELIEVED - 1_000, "not before it is asked again");
+    assert!(renew(&leases, charged(0), 0, 1_000).is_empty(), "it was asked a moment ago");
+    refused(50_000);
+    assert_eq!(renew(&leases, short(7_000), 0, 60_000), [2], "as many as came");
+    refused(159_999);
+    // It has a little: all of it is spent, and the bucket is still believed to be empty.
+    assert_eq!(renew(&leases, charged(1 << 40), 2, 159_999), [3]);
+    assert!(is_paid(&leases.spend(&bucket, 80, 160_000)) && is_paid(&leases.spend(&bucket, 80, 160_000)));
+    refused(250_000);
+    // It has all that is wanted.
+    let wanted = renew(&leases, charged(1 << 40), 80, 250_000);
+    for _ in 0..80 {
+        assert!(is_paid(&leases.spend(&bucket, 80, 250_000)));
+    }
+    assert!(matches!(leases.spend(&bucket, 80, 250_000), Spend::Ask(_)), "it is not empty: {wanted:?}");
+}
+
+#[test]
+fn nobody_asks_behind_the_traffic_for_long_about_a_bucket_that_nobody_uses() {
+    let (leases, bucket) = (Leases::new(), leased(1_000));
+    answer(&leases, &bucket, Level { answer: Answer::Short, retry_after: 3_600_000_000, ..charged(1 << 40) }, 0, 0);
+    assert!(matches!(leases.spend(&bucket, 80, BELIEVED - 1), Spend::Empty(level) if level.retry_after > BELIEVED));
+    assert!(matches!(leases.spend(&bucket, 80, BELIEVED), Spend::Ask(_)), "others may have given back");
+    leases.failed(bucket.key);
+    leases.forget(bucket.key);
+    assert!(leases.due(THREE).len() <= 1 && leases.due(THREE).is_empty());
+}
+
+#[test]
+fn a_bucket_that_fills_fast_is_not_believed_empty_until_it_is_full() {
+    let rate = Rate::new(NonZeroU32::new(1_000).unwrap(), Millis::from_secs(1), NonZeroU32::new(80).unwrap()).unwrap();
+    let (leases, bucket) = (Leases::new(), Bucket { rate, ..leased(1_000) });
+    answer(&leases, &bucket, Level { answer: Answer::Short, retry_after: 1_000, ..charged(80_000) }, 0, 0);
+    assert!(matches!(leases.spend(&bucket, 6, 9_999), Spend::Empty(_)));
+    assert!(matches!(leases.spend(&bucket, 6, 10_000), Spend::Ask(_)));
 }
 
 #[test]
@@ -75,8 +142,8 @@ fn what_is_told_counts_what_is_held() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     grant(&leases, &bucket, 0, 0);
     let level = Level { answer: Answer::Charged, remaining: 989, retry_after: 0, reset_after: 11 * 3_600_000 };
-    leases.granted(&"r".into(), bucket.key, bucket.rate, level, 10, 0);
-    let Spend::Paid { level, .. } = leases.spend(&bucket, 80, 0) else { panic!("it is paid") };
+    answer(&leases, &bucket, level, 10, 0);
+    let Spend::Paid(level) = leases.spend(&bucket, 80, 0) else { panic!("it is paid") };
     assert_eq!((level.answer, level.remaining), (Answer::Charged, 998));
 }
 
@@ -86,8 +153,7 @@ fn tokens_expire_and_are_given_back_only_as_far_as_they_have_not_flowed_in() {
     let interval = bucket.rate.interval();
     grant(&leases, &bucket, 0, 0);
     let with = |full: Micros| {
-        let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: full };
-        leases.granted(&"r".into(), bucket.key, bucket.rate, level, 5, 0);
+        answer(&leases, &bucket, charged(full), 5, 0);
         assert!(leases.expired(LIFE - 1).is_empty());
         assert!(!is_paid(&leases.spend(&bucket, 80, LIFE)), "too old to be spent");
         leases.expired(LIFE).iter().map(|back| back.by).collect::<Vec<_>>()
@@ -123,8 +189,7 @@ fn what_was_taken_of_a_bucket_that_is_nearly_full_is_given_back_too() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     let interval = bucket.rate.interval();
     let given = |ahead: u32, full: Micros, now| {
-        let level = Level { answer: Answer::Charged, remaining: 0, retry_after: 0, reset_after: full };
-        leases.granted(&"r".into(), bucket.key, bucket.rate, level, ahead, now);
+        answer(&leases, &bucket, charged(full), ahead, now);
     };
     given(0, 0, 0);
     given(5, 5 * interval, 0);

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::server::{Server, bucket, connected, options, take, until};
 use crate::stores::redis::{
-    batch::{self, To, Waiting},
+    batch::{self, Waiting},
     call::Ask,
 };
 
@@ -54,7 +54,7 @@ async fn a_call_whose_request_gave_up_is_not_charged() {
     let call = || {
         let (answer, answered) = oneshot::channel();
         let ask = Ask::of(&[bucket("r", 1, 10)], &counters.inner.keys);
-        queue.send(Waiting { ask, sent: Arc::default(), to: To::Request(answer) }).ok().unwrap();
+        queue.send(Waiting { ask, sent: Arc::default(), answer }).ok().unwrap();
         answered
     };
     let (gone, here) = (call(), call());
