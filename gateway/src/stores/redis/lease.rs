@@ -7,13 +7,7 @@
 //!
 //! A bucket of which less than two requests could be taken ahead is asked for each request.
 
-use std::{
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{num::NonZeroU32, sync::Arc};
 
 use parking_lot::Mutex;
 use portcullis_api::Micros;
@@ -53,6 +47,7 @@ struct Lease {
     full: Micros,
     empty: Option<Empty>,
     renewal: Renewal,
+    listing: Listing,
     /// Which [`LIFE`] since the start the counts are of.
     moment: u64,
     /// Requests in it, and in the one before.
@@ -88,6 +83,13 @@ enum Renewal {
     UnderWay,
 }
 
+/// Whether it is among those that are looked at for what nobody has spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Not,
+    Listed,
+}
+
 /// What came of a look at what is held.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Spend {
@@ -101,8 +103,8 @@ pub(super) enum Spend {
 
 pub(super) struct Leases {
     sets: Box<[Mutex<[Option<Lease>; WAYS]>]>,
-    /// Whether anything was taken since the last look at what has expired.
-    held: AtomicBool,
+    /// Which may hold something.
+    holders: Mutex<Vec<u128>>,
     /// Of which more is wanted.
     due: Mutex<Vec<u128>>,
     /// Taken for a bucket that has lost its place meanwhile: to be given back.
@@ -113,7 +115,7 @@ impl Leases {
     pub(super) fn new() -> Self {
         Self {
             sets: std::iter::repeat_with(Mutex::default).take(SETS).collect(),
-            held: AtomicBool::new(false),
+            holders: Mutex::default(),
             due: Mutex::default(),
             strays: Mutex::default(),
         }
@@ -124,8 +126,8 @@ impl Leases {
         self.with(bucket.key, Spend::Ask(0), |lease| {
             // A reload changed what a request costs: what was counted in another rate is given back.
             let changed = if lease.rate == bucket.rate { None } else { lease.adopt(bucket.rate, now) };
-            self.hold(0, changed);
-            self.hold(0, lease.expire(now));
+            self.stray(changed);
+            self.stray(lease.expire(now));
             let was_idle = lease.renewal == Renewal::Idle;
             let spend = lease.spend(most, now);
             if was_idle && lease.renewal == Renewal::Due {
@@ -147,7 +149,7 @@ impl Leases {
         let cost = bucket.rate.cost();
         self.with(bucket.key, (), |lease| {
             lease.newer.tokens = lease.newer.tokens.saturating_add(cost);
-            self.hold(cost, None);
+            self.list(lease);
         });
     }
 
@@ -163,16 +165,16 @@ impl Leases {
             lease.renewal = Renewal::Idle;
             if lease.rate != *rate {
                 // The answer to a question in another rate.
-                return self.hold(0, back(name, *rate, held.stands(*rate, now)));
+                return self.stray(back(name, *rate, held.stands(*rate, now)));
             }
-            self.hold(0, lease.expire(now));
+            self.stray(lease.expire(now));
             lease.empty = lease.emptied(asked, given, now);
             lease.full = full;
             lease.take(held);
-            return self.hold(tokens, None);
+            return self.list(lease);
         }
         if tokens > 0 {
-            return self.hold(tokens, back(name, *rate, held.stands(*rate, now)));
+            return self.stray(back(name, *rate, held.stands(*rate, now)));
         }
         // Nobody loses tokens for a newcomer, which may be anybody's.
         let place = set.iter_mut().filter(|place| place.as_ref().is_none_or(|lease| lease.tokens() == 0));
@@ -183,11 +185,18 @@ impl Leases {
         }
     }
 
-    /// Makes the next look at what has expired find these tokens, and what is to be given back at once.
-    fn hold(&self, tokens: u32, back: Option<Move>) {
-        if tokens > 0 || back.is_some() {
-            self.strays.lock().extend(back);
-            self.held.store(true, Ordering::Relaxed);
+    /// Makes the next look at what has expired find what this one holds.
+    fn list(&self, lease: &mut Lease) {
+        if lease.listing == Listing::Not && lease.tokens() > 0 {
+            lease.listing = Listing::Listed;
+            self.holders.lock().push(lease.key);
+        }
+    }
+
+    /// Has this given back.
+    fn stray(&self, back: Option<Move>) {
+        if let Some(back) = back {
+            self.strays.lock().push(back);
         }
     }
 
@@ -203,9 +212,6 @@ impl Leases {
 
     /// What nobody has spent in time, to be given back.
     pub(super) fn expired(&self, now: Micros) -> Vec<Move> {
-        if !self.held.swap(false, Ordering::Relaxed) {
-            return Vec::new();
-        }
         self.give_back(|lease| lease.expire(now))
     }
 
@@ -224,13 +230,13 @@ impl Leases {
 
     fn give_back(&self, of: impl Fn(&mut Lease) -> Option<Move>) -> Vec<Move> {
         let mut moves = std::mem::take(&mut *self.strays.lock());
-        for set in &self.sets {
-            for lease in set.lock().iter_mut().flatten().filter(|lease| lease.tokens() > 0) {
+        let holders = std::mem::take(&mut *self.holders.lock());
+        for key in holders {
+            self.with(key, (), |lease| {
+                lease.listing = Listing::Not;
                 moves.extend(of(lease));
-                if lease.tokens() > 0 {
-                    self.held.store(true, Ordering::Relaxed);
-                }
-            }
+                self.list(lease);
+            });
         }
         moves
     }
@@ -254,8 +260,8 @@ impl Leases {
 impl Lease {
     fn of(name: Arc<str>, key: u128, rate: Rate, full: Micros, now: Micros) -> Self {
         let (older, newer) = Default::default();
-        let (renewal, moment) = (Renewal::Idle, moment(now));
-        Self { key, name, rate, older, newer, size: 0, full, empty: None, renewal, moment, seen: 1, before: 0 }
+        let (renewal, listing, moment) = (Renewal::Idle, Listing::Not, moment(now));
+        Self { key, name, rate, older, newer, size: 0, full, empty: None, renewal, listing, moment, seen: 1, before: 0 }
     }
 
     fn tokens(&self) -> u32 {

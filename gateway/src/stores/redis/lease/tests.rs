@@ -97,7 +97,7 @@ fn an_empty_bucket_refuses_for_a_tenth_of_a_second_and_is_asked_behind_the_traff
     let short = |retry_after| Level { answer: Answer::Short, retry_after, ..charged(1 << 40) };
     let refused = |now| match leases.spend(&bucket, 80, now) {
         Spend::Empty(level) => level.retry_after,
-        other => panic!("{other:?}"),
+        other @ (Spend::Paid(_) | Spend::Ask(_)) => panic!("{other:?}"),
     };
     answer(&leases, &bucket, short(5_000), 0, 0);
     assert_eq!(refused(1_000), BELIEVED - 1_000, "not before it is asked again");
