@@ -9,7 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use portcullis_benches::number::{float, rounded};
+use portcullis_benches::{
+    aim::sorted,
+    number::{float, rounded},
+    redis_server::{Server, Work},
+};
 
 use crate::{
     bounds_table::{Report, Section},
@@ -19,8 +23,6 @@ use crate::{
     judge::{Answer, Judged, Limit, Seen},
     limit::{Counting, GATEWAYS, Limited, Numbers},
     plan::{Keys, Plan, Stream},
-    server::{Server, Work},
-    table::sorted,
 };
 
 /// Requests per second where the machine can do twice as many.

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-use portcullis_benches::number::float;
+use portcullis_benches::{
+    aim::{Aim, difference, differences, over, percent, quantile},
+    number::float,
+    redis_server::Work,
+};
 
 use crate::{
     bounds::{Measured, Rounds, SKEW, Shape},
     judge::Judged,
     limit::Counting,
-    server::Work,
-    table::{Aim, difference, differences, over, percent, quantile},
 };
 
 /// Early refusals of a leased limit, in per cent of what the ideal admits.

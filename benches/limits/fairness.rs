@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use portcullis_benches::number::float;
+use portcullis_benches::{aim::sorted, number::float, redis_server::Server};
 
 use crate::{
     client::{Client, Outcome},
@@ -19,8 +19,6 @@ use crate::{
     fleet::{Fleet, Store, World},
     limit::{Limited, Numbers},
     plan::{Keys, Plan, Stream},
-    server::Server,
-    table::sorted,
 };
 
 /// The limit of each of the two, and what they send.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use portcullis_benches::number::{float, median};
-
-use crate::{
-    fairness::{B_RATE, FLOOD, Measured, NUMBERS, Rounds, Turn},
-    table::{Aim, over, percent, quantile},
+use portcullis_benches::{
+    aim::{Aim, over, percent, quantile},
+    number::{float, median},
 };
+
+use crate::fairness::{B_RATE, FLOOD, Measured, NUMBERS, Rounds, Turn};
 
 /// How much longer B may wait at its 99th percentile, in per cent.
 const P99_MAX: f64 = 5.0;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use portcullis_benches::redis_server::Server;
 
 use crate::{
     client::{Client, Outcome},
@@ -17,7 +18,6 @@ use crate::{
     fleet::{Fleet, Store, World},
     limit::{GATEWAYS, Limited, Numbers},
     plan::{Keys, Plan, Stream},
-    server::Server,
 };
 
 /// How long a check may wait for the store: the default of the gateway.

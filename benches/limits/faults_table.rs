@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use portcullis_benches::number::float;
+use portcullis_benches::{
+    aim::{Aim, percent, quantile, sorted},
+    number::float,
+};
 
 use crate::{
     client::Outcome,
     faults::{DEADLINE, Fault, NUMBERS, Posture},
     judge::{Answer, Ideal, Judged, Seen},
     limit::{Counting, Numbers},
-    table::{Aim, percent, quantile, sorted},
 };
 
 /// The first moment of a fault, in which the gateways find out.

@@ -1,18 +1,11 @@
 //! Gateways under measurement: the real binary, one worker thread each, plain HTTP/1.1 on loopback.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
 use portcullis_benches::{
     account::CpuTime,
     cpus::Cpus,
+    redis_server::store_key,
     subject::{Subject, free_port, is_ready, metric},
 };
 
@@ -23,9 +16,6 @@ use crate::{
 
 /// The route without a limit.
 pub(crate) const OPEN: &str = "open";
-
-/// Hides keys in the store; it guards nothing.
-const STORE_KEY: &str = "limits-store-key-0123456789abcdef0123456789";
 
 /// What gateways of a run need.
 #[derive(Debug)]
@@ -145,17 +135,4 @@ fn document(
         limited.write(&mut text)?;
     }
     Ok(text)
-}
-
-/// The gateway refuses a secret that others may read.
-fn store_key(folder: &Path) -> anyhow::Result<PathBuf> {
-    let path = folder.join("store.key");
-    fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&path)?
-        .write_all(STORE_KEY.as_bytes())?;
-    Ok(path)
 }

@@ -23,8 +23,6 @@ mod fleet;
 mod judge;
 mod limit;
 mod plan;
-mod server;
-mod table;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +32,7 @@ use std::{
 use anyhow::ensure;
 use clap::Parser;
 use portcullis_benches::{
+    aim::Aim,
     cpus::{Cpus, Pin},
     subject::Programs,
     upstream,
@@ -42,7 +41,6 @@ use portcullis_benches::{
 use crate::{
     flags::{Flags, Mode},
     fleet::World,
-    table::Aim,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -68,7 +66,11 @@ fn main() -> anyhow::Result<()> {
 /// Each mode, with its report as soon as it is there.
 async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Vec<Aim>> {
     let smoke = if flags.smoke { "**Smoke run: the numbers mean nothing.** " } else { "" };
-    writeln!(io::stdout(), "{smoke}Loopback, plain HTTP/1.1, {}.\n", server::describe(world.cpus))?;
+    writeln!(
+        io::stdout(),
+        "{smoke}Loopback, plain HTTP/1.1, {}, redis-server beside client and upstream.\n",
+        world.cpus.describe()
+    )?;
     let (mut all, mut errors) = (Vec::new(), BTreeMap::new());
     for mode in &flags.modes {
         let (report, aims) = match mode {

@@ -47,7 +47,7 @@ impl Target {
         token.set_sensitive(true);
         let name = match kind {
             Kind::Bare | Kind::On => header::AUTHORIZATION,
-            Kind::Off => HeaderName::from_static("x-token-bytes"),
+            Kind::Off | Kind::Limits | Kind::Leased => HeaderName::from_static("x-token-bytes"),
         };
         let mut head = Request::builder()
             .method(method)

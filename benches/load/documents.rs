@@ -1,4 +1,4 @@
-//! The gateway's two configurations: every control off that can be, and every control on.
+//! The gateway's configurations: every control off that can be, every control on, and three limits alone.
 
 use std::{fmt::Write, net::SocketAddr, path::Path};
 
@@ -10,6 +10,7 @@ pub(crate) struct Addresses {
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) upstream: SocketAddr,
+    pub(crate) redis: Option<SocketAddr>,
 }
 
 /// The document of a gateway.
@@ -23,9 +24,23 @@ pub(crate) fn document(kind: Kind, at: Addresses, pki: &Pki, access_log: &Path) 
         at.public, at.admin, at.upstream
     );
     text.push_str(match kind {
-        Kind::Bare | Kind::Off => CONTROLS_OFF,
+        Kind::Bare | Kind::Off | Kind::Limits | Kind::Leased => CONTROLS_OFF,
         Kind::On => CONTROLS_ON,
     });
+    match at.redis {
+        None => text.push_str("\n[stores]\ncounters = \"memory\"\n"),
+        Some(redis) => {
+            write!(text, "\n[stores]\ncounters = \"redis://{redis}\"\nkey = \"file:{}\"\n", pki.store.display())?;
+        }
+    }
+    for (name, key) in LIMITS {
+        let consistency = match kind {
+            Kind::Limits => "",
+            Kind::Leased => "consistency = \"leased\"\n",
+            Kind::Bare | Kind::Off | Kind::On => continue,
+        };
+        write!(text, "\n[limits.{name}]\nkey = {key}\nrequests = 1000000\nwindow = \"1s\"\n{consistency}")?;
+    }
     if kind == Kind::On {
         text.push_str(&pki::issuer_section(&pki.jwks));
     }
@@ -45,6 +60,7 @@ pub(crate) fn document(kind: Kind, at: Addresses, pki: &Pki, access_log: &Path) 
         pki::HOST,
         match kind {
             Kind::Bare | Kind::Off => ROUTE_OFF,
+            Kind::Limits | Kind::Leased => ROUTE_LIMITS,
             Kind::On => ROUTE_ON,
         }
     )?;
@@ -76,6 +92,14 @@ window = "1s"
 "#;
 
 const ROUTE_OFF: &str = r#"auth = { public = "the load with every control off" }
+"#;
+
+/// Names and keys of the three limits, which no run reaches.
+const LIMITS: [(&str, &str); 3] =
+    [("by_client", "[\"client\"]"), ("by_route", "[\"route\"]"), ("by_both", "[\"client\", \"route\"]")];
+
+const ROUTE_LIMITS: &str = r#"auth = { public = "the load with limits alone" }
+limits = ["by_client", "by_route", "by_both"]
 "#;
 
 const ROUTE_ON: &str = r#"auth = { accept = ["jwt:load"], scopes = ["orders:read"], role = "developer" }

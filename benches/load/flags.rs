@@ -8,7 +8,8 @@ use clap::{Parser, ValueEnum};
 /// Longest run that the flags may add up to. Tokens live an hour, and nobody waits longer.
 const RUN_MAX: Duration = Duration::from_secs(45 * 60);
 
-/// Measures bare Pingora, the gateway with its controls off, and with all of them on; prints a markdown table.
+/// Measures bare Pingora, the gateway with its controls off, with all of them on, and with limits alone; prints a markdown
+/// table.
 #[derive(Debug, Clone, Parser)]
 pub(crate) struct Flags {
     /// Seconds of each measurement.
@@ -39,7 +40,7 @@ pub(crate) struct Flags {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Workload::Get, Workload::Post])]
     pub(crate) workloads: Vec<Workload>,
     /// Which proxies.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Bare, Kind::Off, Kind::On])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Bare, Kind::Off, Kind::On, Kind::Limits, Kind::Leased])]
     pub(crate) subjects: Vec<Kind>,
     /// A few seconds in all, to see that it works; the numbers mean nothing.
     #[arg(long)]
@@ -88,9 +89,9 @@ impl Flags {
 
     /// How long the measurements take, without start and connecting.
     pub(crate) fn length(&self) -> Duration {
-        let lists = [self.protocols.len(), self.workloads.len(), self.subjects.len()];
-        let phases = lists.iter().fold(2, |product: usize, &n| product.saturating_mul(n));
-        let phases = u32::try_from(phases).unwrap_or(u32::MAX).saturating_mul(self.rounds);
+        let sections = self.protocols.iter().flat_map(|p| self.workloads.iter().map(|w| (*p, *w)));
+        let measured = sections.flat_map(|(p, w)| self.subjects.iter().filter(move |kind| kind.is_measured(p, w)));
+        let phases = u32::try_from(measured.count()).unwrap_or(u32::MAX).saturating_mul(2).saturating_mul(self.rounds);
         Duration::from_secs_f64((self.seconds + self.warmup) * f64::from(phases))
     }
 }
@@ -122,6 +123,20 @@ pub(crate) enum Kind {
     Off,
     /// The gateway with every control on.
     On,
+    /// The gateway with three limits in memory and no other control; only with HTTP/1.1 and GET.
+    Limits,
+    /// The gateway with three leased limits in a Redis and no other control; only with HTTP/1.1 and GET.
+    Leased,
+}
+
+impl Kind {
+    /// Whether it takes part with this protocol and request.
+    pub(crate) fn is_measured(self, protocol: Protocol, workload: Workload) -> bool {
+        match self {
+            Self::Bare | Self::Off | Self::On => true,
+            Self::Limits | Self::Leased => (protocol, workload) == (Protocol::H1, Workload::Get),
+        }
+    }
 }
 
 // clap shows defaults by `Display`.
@@ -137,7 +152,7 @@ macro_rules! shown_as {
 shown_as! {
     Protocol { H1 => "h1", H2 => "h2" }
     Workload { Get => "get", Post => "post" }
-    Kind { Bare => "bare", Off => "off", On => "on" }
+    Kind { Bare => "bare", Off => "off", On => "on", Limits => "limits", Leased => "leased" }
 }
 
 #[cfg(test)]

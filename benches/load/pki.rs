@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use portcullis_benches::token::{self, ISSUER};
+use portcullis_benches::{
+    redis_server::store_key,
+    token::{self, ISSUER},
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{ClientConfig, RootCertStore, version::TLS13};
 
@@ -26,6 +29,8 @@ pub(crate) struct Pki {
     pub(crate) key: PathBuf,
     /// JWKS of the issuer.
     pub(crate) jwks: PathBuf,
+    /// Key of the store of limits.
+    pub(crate) store: PathBuf,
     /// A token that every request repeats.
     pub(crate) token: String,
     roots: RootCertStore,
@@ -49,6 +54,7 @@ impl Pki {
             chain: folder.join("chain.pem"),
             key: folder.join("key.pem"),
             jwks: folder.join("jwks.json"),
+            store: store_key(folder)?,
             token: signed.token,
             roots,
         };

@@ -52,7 +52,7 @@ async fn section(
     workload: Workload,
 ) -> anyhow::Result<Section> {
     let mut targets = Vec::new();
-    for subject in subjects {
+    for subject in subjects.iter().filter(|subject| subject.kind.is_measured(protocol, workload)) {
         targets.push((subject, Target::new(subject.kind, subject.address, protocol, workload, pki)?));
     }
     let closed = in_turns(flags, &targets, Pace::Closed).await?;

@@ -8,6 +8,7 @@ use std::{
 
 use portcullis_benches::{
     cpus::Cpus,
+    redis_server::Server,
     subject::{self, Programs, free_port, is_ready, listens},
 };
 
@@ -44,7 +45,7 @@ impl Binaries {
     fn of(&self, kind: Kind) -> anyhow::Result<PathBuf> {
         self.programs.path(match kind {
             Kind::Bare => "bare",
-            Kind::Off | Kind::On => "portcullis",
+            Kind::Off | Kind::On | Kind::Limits | Kind::Leased => "portcullis",
         })
     }
 }
@@ -56,6 +57,8 @@ pub(crate) struct Subject {
     /// Where clients connect.
     pub(crate) address: SocketAddr,
     process: subject::Subject,
+    /// Ends with it.
+    _redis: Option<Server>,
 }
 
 impl Subject {
@@ -69,14 +72,16 @@ impl Subject {
         folder: &Path,
         upstream: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let at = Addresses { public: free_port()?, admin: free_port()?, upstream };
+        let redis = if kind == Kind::Leased { Some(Server::start(folder)?) } else { None };
+        let address = redis.as_ref().map(|redis| redis.address);
+        let at = Addresses { public: free_port()?, admin: free_port()?, upstream, redis: address };
         let mut command = cpus.proxy_command(&binaries.of(kind)?);
         match kind {
             Kind::Bare => {
                 command.args(["--listen", &at.public.to_string(), "--upstream", &upstream.to_string()]);
                 command.arg("--chain").arg(&pki.chain).arg("--key").arg(&pki.key);
             }
-            Kind::Off | Kind::On => {
+            Kind::Off | Kind::On | Kind::Limits | Kind::Leased => {
                 let config = folder.join(format!("{kind}.toml"));
                 fs::write(&config, documents::document(kind, at, pki, &flags.access_log)?)?;
                 command.arg("run").arg("--config").arg(&config);
@@ -85,9 +90,9 @@ impl Subject {
         command.args(["--threads", &flags.threads.to_string()]);
         let process = subject::Subject::start(&kind.to_string(), command, folder, || match kind {
             Kind::Bare => listens(at.public),
-            Kind::Off | Kind::On => is_ready(at.admin),
+            Kind::Off | Kind::On | Kind::Limits | Kind::Leased => is_ready(at.admin),
         })?;
-        Ok(Self { kind, address: at.public, process })
+        Ok(Self { kind, address: at.public, process, _redis: redis })
     }
 
     /// Its process.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use anyhow::ensure;
 use portcullis_benches::{
+    aim::{Aim, differences},
     cpus::Cpus,
     number::{float, median},
 };
@@ -16,6 +17,9 @@ use crate::{
 
 /// The aim for the gateway with every control on, as a multiple of bare Pingora's CPU per request.
 const AIM: f64 = 1.25;
+
+/// What three limits may take, in microseconds of CPU per request above the gateway with its controls off.
+const LIMITS_AIMS: [(Kind, f64); 2] = [(Kind::Limits, 2.0), (Kind::Leased, 5.0)];
 
 /// One protocol and one request.
 #[derive(Debug)]
@@ -33,6 +37,15 @@ impl Section {
     fn ratio(rounds: &Rounds, kind: Kind) -> Option<f64> {
         let ratios = rounds.get(&kind)?.iter().zip(rounds.get(&Kind::Bare)?);
         Some(median(ratios.map(|(this, bare)| this.cpu_us / bare.cpu_us).collect()))
+    }
+
+    /// What limits cost, in the closed loop.
+    fn limits(&self) -> impl Iterator<Item = Aim> {
+        LIMITS_AIMS.iter().filter_map(|(kind, most)| {
+            let more = differences(self.closed.get(kind)?, self.closed.get(&Kind::Off)?, |measured| measured.cpu_us);
+            let what = format!("{} {}, {}: CPU above controls off", self.protocol, self.workload, name(*kind));
+            Some(Aim::of(what, more, *most, " µs"))
+        })
     }
 
     fn failures(&self) -> impl Iterator<Item = (Kind, &Measured)> {
@@ -103,7 +116,7 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        Ok(())
+        self.sections.iter().flat_map(Section::limits).try_for_each(|aim| write!(f, "{aim}"))
     }
 }
 
@@ -147,6 +160,8 @@ fn name(kind: Kind) -> &'static str {
         Kind::Bare => "bare Pingora 0.9.1",
         Kind::Off => "portcullis, controls off",
         Kind::On => "portcullis, all controls on",
+        Kind::Limits => "portcullis, three limits in memory",
+        Kind::Leased => "portcullis, three leased limits",
     }
 }
 

@@ -1,33 +1,40 @@
-//! What the tables share: aims, and numbers as they are written.
+//! What the reports share: aims, and what is made of rounds.
 
 use std::fmt;
 
-use portcullis_benches::number::{float, median, rounded};
+use crate::number::{float, median, rounded};
 
 /// Something that was promised, and whether it was kept.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Aim {
-    pub(crate) what: String,
-    pub(crate) found: f64,
+pub struct Aim {
+    /// What was promised.
+    pub what: String,
+    /// What was measured.
+    pub found: f64,
     /// Between which values half of the rounds are, where there are rounds.
-    pub(crate) quartiles: Option<(f64, f64)>,
-    pub(crate) most: f64,
-    pub(crate) unit: &'static str,
+    pub quartiles: Option<(f64, f64)>,
+    /// What it may be.
+    pub most: f64,
+    /// Written behind the numbers, with its space.
+    pub unit: &'static str,
 }
 
 impl Aim {
-    pub(crate) fn new(what: impl Into<String>, found: f64, most: f64, unit: &'static str) -> Self {
+    /// Of one number.
+    pub fn new(what: impl Into<String>, found: f64, most: f64, unit: &'static str) -> Self {
         Self { what: what.into(), found, quartiles: None, most, unit }
     }
 
     /// Of differences within rounds.
-    pub(crate) fn of(what: impl Into<String>, differences: Vec<f64>, most: f64, unit: &'static str) -> Self {
+    pub fn of(what: impl Into<String>, differences: Vec<f64>, most: f64, unit: &'static str) -> Self {
         let sorted = sorted(differences);
         let quartiles = Some((quantile(&sorted, 0.25), quantile(&sorted, 0.75)));
         Self { quartiles, ..Self::new(what, median(sorted), most, unit) }
     }
 
-    pub(crate) fn is_met(&self) -> bool {
+    /// Whether it was kept. What is not a number was not measured, and not kept.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
         self.found <= self.most
     }
 }
@@ -42,36 +49,38 @@ impl fmt::Display for Aim {
 }
 
 /// Of sorted values the one that this share is not above; not a number when there is none.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+#[must_use]
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = float(u64::try_from(sorted.len().saturating_sub(1)).unwrap_or(0));
     let at = usize::try_from(rounded((last * share).ceil())).unwrap_or(0);
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
 /// In order, for [`quantile`].
-pub(crate) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// The median over rounds of one number.
-pub(crate) fn over<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
+pub fn over<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
     median(rounds.iter().map(number).collect())
 }
 
 /// The median over rounds of a difference within a round, so that a slow round falls on both.
-pub(crate) fn difference<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> f64 {
+pub fn difference<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> f64 {
     median(differences(rounds, others, number))
 }
 
 /// Those differences, round by round.
-pub(crate) fn differences<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> Vec<f64> {
+pub fn differences<T>(rounds: &[T], others: &[T], number: impl Fn(&T) -> f64) -> Vec<f64> {
     rounds.iter().zip(others).map(|(this, other)| number(this) - number(other)).collect()
 }
 
 /// As a share of a whole in per cent; nothing of nothing is nothing.
-pub(crate) fn percent(part: u64, whole: u64) -> f64 {
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * float(part) / float(whole) }
 }
 

@@ -6,10 +6,12 @@
 //! cost what we said", not "did it change by one per cent".
 
 pub mod account;
+pub mod aim;
 pub mod cpus;
 mod micro;
 pub mod number;
 pub mod pace;
+pub mod redis_server;
 pub mod subject;
 pub mod token;
 pub mod upstream;

@@ -1,33 +1,40 @@
 //! The redis-server of a run: its own port and folder, no persistence, and its account of what it did.
 
 use std::{
+    fs,
+    io::Write,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
-use portcullis_benches::{
+use crate::{
     account::CpuTime,
-    cpus::Cpus,
     number::float,
     subject::{Subject, free_port},
 };
+use anyhow::{Context, ensure};
 
 /// How long it may take to answer one question.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// Hides keys in the store; it guards nothing.
+const STORE_KEY: &str = "limits-store-key-0123456789abcdef0123456789";
+
 /// A running redis-server.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
     folder: PathBuf,
     process: Option<Subject>,
 }
 
 /// What it did since it started.
 #[derive(Debug, Clone)]
-pub(crate) struct Account {
+pub struct Account {
     at: Instant,
     cpu: CpuTime,
     scripts: u64,
@@ -36,24 +43,33 @@ pub(crate) struct Account {
 
 /// What it did in a while.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Work {
-    pub(crate) seconds: f64,
-    pub(crate) scripts: f64,
+pub struct Work {
+    /// How long that was.
+    pub seconds: f64,
+    /// Runs of scripts.
+    pub scripts: f64,
     /// Those in the scripts too.
-    pub(crate) commands: f64,
-    pub(crate) cpu_us: f64,
+    pub commands: f64,
+    /// CPU in microseconds.
+    pub cpu_us: f64,
 }
 
 impl Server {
     /// Starts one and waits until it answers.
-    pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut server = Self { address: free_port()?, folder: folder.to_owned(), process: None };
         server.restart()?;
         Ok(server)
     }
 
     /// Kills it and starts it on the same port, empty.
-    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
         let mut command = Command::new("redis-server");
         let port = self.address.port().to_string();
@@ -65,12 +81,15 @@ impl Server {
     }
 
     /// As `kill -9` does.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process = None;
     }
 
     /// Sends a signal by name, e.g. `STOP`.
-    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         let pid = self.process.as_ref().context("redis-server does not run")?.pid();
         // A builtin of every shell; the binary of this name is not everywhere.
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status()?;
@@ -79,7 +98,10 @@ impl Server {
     }
 
     /// Asks it something.
-    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
             command.arg(word);
@@ -88,7 +110,10 @@ impl Server {
     }
 
     /// Reads its account.
-    pub(crate) fn account(&self) -> anyhow::Result<Account> {
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn account(&self) -> anyhow::Result<Account> {
         let info: String = self.command(&["INFO", "commandstats"])?;
         let calls: Vec<(&str, u64)> = info.lines().filter_map(calls).collect();
         let sum = |of: &dyn Fn(&str) -> bool| {
@@ -105,7 +130,8 @@ impl Server {
 
 impl Account {
     /// What was done since `earlier`, less what `idle` says is done without a request.
-    pub(crate) fn since(&self, earlier: &Self, idle: Work) -> Work {
+    #[must_use]
+    pub fn since(&self, earlier: &Self, idle: Work) -> Work {
         let seconds = self.at.saturating_duration_since(earlier.at).as_secs_f64();
         let part = if idle.seconds > 0.0 { seconds / idle.seconds } else { 0.0 };
         let less = |now: f64, idle: f64| (now - idle * part).max(0.0);
@@ -118,9 +144,20 @@ impl Account {
     }
 }
 
-/// For the head of the report.
-pub(crate) fn describe(cpus: &Cpus) -> String {
-    format!("{}, redis-server beside client and upstream", cpus.describe())
+/// Writes the key that gateways need to count in it; they refuse a secret that others may read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn store_key(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("store.key");
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?
+        .write_all(STORE_KEY.as_bytes())?;
+    Ok(path)
 }
 
 fn connection(address: SocketAddr) -> anyhow::Result<redis::Connection> {
