@@ -16,8 +16,10 @@ mod error;
 mod fleet;
 mod hot;
 mod lease;
+mod logins;
 mod settle;
 mod source;
+mod tail;
 mod watch;
 
 use std::{
