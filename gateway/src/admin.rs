@@ -83,8 +83,9 @@ impl Admin {
         let gateway = &self.runtime.gateway;
         let blocked = gateway.bans.list().0.len();
         gateway.metrics.blocks_active.set(i64::try_from(blocked).unwrap_or(i64::MAX));
+        let (locked, _) = gateway.lockouts.list();
         for scope in Scope::ALL {
-            let locks = gateway.lockouts.list().0.iter().filter(|lock| lock.scope == scope).count();
+            let locks = locked.iter().filter(|lock| lock.scope == scope).count();
             let gauge = gateway.metrics.lockouts_active.with_label_values(&[scope.as_str()]);
             gauge.set(i64::try_from(locks).unwrap_or(i64::MAX));
         }
