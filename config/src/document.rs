@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
-use portcullis_plugins::{authentication, burst, cors, in_flight, ip_allowlist, rate_limit, waf};
+use portcullis_plugins::{authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, waf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ pub struct Document {
     pub version: At<u32>,
     /// Where clients connect, by name.
     pub listeners: BTreeMap<String, Listener>,
-    /// Where the operator connects: probes, metrics, bans, decisions.
+    /// Where the operator connects: probes, metrics, bans, lockouts, decisions.
     pub admin: Option<Admin>,
     /// The access log and what it may hold.
     #[serde(default)]
@@ -187,7 +187,7 @@ pub enum AccessLog {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
-    /// Where limits, violations and blocks are kept: `"memory"`, or a URL: `redis://host:port/database` for one Redis,
+    /// Where limits, violations, blocks, failed logins and locks are kept: `"memory"`, or a URL: `redis://host:port/database` for one Redis,
     /// `redis-sentinel://host:port,host:port/master-name` for the master that Sentinels name,
     /// `redis-cluster://host:port,host:port` for a cluster; `rediss://`, `rediss-sentinel://` and `rediss-cluster://` for
     /// the same over TLS. A user and a password stand before the first host, as `user:password@`; a URL with a password
@@ -372,6 +372,9 @@ pub struct Controls {
     pub burst: Switch<burst::Settings>,
     /// What a request may carry, or `"off"`.
     pub waf: Switch<waf::Settings>,
+    /// When failed logins lock, of routes that say `login`.
+    #[serde(default)]
+    pub login: login::Settings,
 }
 
 /// One host.
@@ -480,6 +483,8 @@ pub struct Route {
     pub ip_allowlist: Option<ip_allowlist::Settings>,
     /// Own numbers for content.
     pub waf: Option<waf::Override>,
+    /// That people log in here: failures are counted, and lock.
+    pub login: Option<login::LoginRoute>,
     /// `"websocket"` admits WebSocket handshakes, `"stream"` admits answers without an end (SSE, gRPC); both lift the
     /// time limit between two pieces of the answer.
     #[serde(default)]

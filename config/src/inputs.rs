@@ -14,7 +14,7 @@ use crate::document::{Controls, Document, Host, HostTenant, Route, Tenant, Tenan
 /// shown at once.
 #[must_use]
 pub fn control_inputs(document: &Document) -> Inputs<'_> {
-    let Controls { ip_allowlist, burst, waf } = &document.controls;
+    let Controls { ip_allowlist, burst, waf, login } = &document.controls;
     let routes = document.hosts.iter().flat_map(|(name, host)| {
         host.routes.iter().map(move |(route_name, route)| (format!("{name}/{route_name}"), host, route))
     });
@@ -22,6 +22,7 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
         ip_allowlist,
         burst,
         waf,
+        login,
         issuers: &document.issuers,
         api_keys: document.api_keys.as_ref(),
         limits: &document.limits,
@@ -33,7 +34,7 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
 
 fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteInput<'d> {
     // Exhaustive on purpose: what a route says and no control hears would be read and ignored.
-    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, kind: _, upstream: _ } = route;
+    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, kind: _, upstream: _ } = route;
     RouteInput {
         route: RouteRef { id: RouteId::new(id), name: Arc::from(name) },
         auth,
@@ -43,6 +44,7 @@ fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteIn
         class: *class,
         ip_allowlist: ip_allowlist.as_ref(),
         waf: waf.as_ref(),
+        login: login.as_ref(),
         fixed_tenant: match &host.tenant.value {
             HostTenant::Identity => None,
             HostTenant::Fixed(tenant) => Some(tenant),

@@ -1,6 +1,7 @@
-//! The operator's listener: probes, metrics, and with a token bans, limits and decisions. Loopback only.
+//! The operator's listener: probes, metrics, and with a token bans, lockouts, limits and decisions. Loopback only.
 
 mod limits;
+mod lockouts;
 
 use std::sync::Arc;
 
@@ -8,7 +9,10 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use portcullis_api::{Micros, Secret};
-use portcullis_plugins::bans::{Ban, Client};
+use portcullis_plugins::{
+    bans::{Ban, Client},
+    login::Scope,
+};
 use serde_json::json;
 
 use crate::{
@@ -35,9 +39,11 @@ impl ServeHttp for Admin {
             (&Method::GET, "/readyz") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
             (method, _) => match path.strip_prefix("/admin/v1/") {
-                Some(rest) if self.authorized(session) => match rest.strip_prefix("limits/") {
-                    Some(limit) => limits::answer(&self.runtime, method, limit, query).await,
-                    None => self.admin(method, rest).await,
+                Some(rest) if self.authorized(session) => match rest.split_once('/') {
+                    Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
+                    Some(("lockouts", lock)) => lockouts::lift(&self.runtime, method, lock, query).await,
+                    None if rest == "lockouts" => lockouts::answer(&self.runtime, method, query).await,
+                    Some(_) | None => self.admin(method, rest).await,
                 },
                 Some(_) => text(StatusCode::UNAUTHORIZED, "text/plain", b"the admin token is needed\n".to_vec()),
                 None => text(StatusCode::NOT_FOUND, "text/plain", b"no such page\n".to_vec()),
@@ -77,7 +83,14 @@ impl Admin {
         let gateway = &self.runtime.gateway;
         let blocked = gateway.bans.list().0.len();
         gateway.metrics.blocks_active.set(i64::try_from(blocked).unwrap_or(i64::MAX));
-        let [crowded, lost] = self.runtime.crowded();
+        let (locked, _) = gateway.lockouts.list();
+        for scope in Scope::ALL {
+            let locks = locked.iter().filter(|lock| lock.scope == scope).count();
+            let gauge = gateway.metrics.lockouts_active.with_label_values(&[scope.as_str()]);
+            gauge.set(i64::try_from(locks).unwrap_or(i64::MAX));
+        }
+        let [crowded, lost, locks_lost] = self.runtime.crowded();
+        gateway.metrics.lockouts_lost.set(i64::try_from(locks_lost).unwrap_or(i64::MAX));
         gateway.metrics.crowded.set(i64::try_from(crowded).unwrap_or(i64::MAX));
         gateway.metrics.blocks_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         if let Some(redis) = &self.runtime.redis {

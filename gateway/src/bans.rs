@@ -1,42 +1,32 @@
 //! Violations that block a client: counted in this gateway, or with a shared store in all gateways of a deployment.
 //!
 //! The store is asked behind the answer, never in a request's way: the control looks into the table only. What the other
-//! gateways begin and lift is read from the store every [`READ_INTERVAL`], so it holds here well within a second.
+//! gateways begin and lift is read from the store: see `follow`.
 //!
 //! Invariant: no violation is lost. One that the store cannot count is counted in the table, by this gateway alone; and
 //! a block that is known stays to its end, whatever becomes of the store.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use portcullis_api::{Clock, Micros};
 use portcullis_plugins::{
-    bans::{Ban, BanTable, Block, Change, Client, ClientKey, Cursor, SharedBans, Strike, Struck},
+    bans::{Asking, Ban, BanTable, Block, Change, Changes, Client, ClientKey, Cursor, SharedBans, Strike, Struck},
     rate_limit::StoreFault,
 };
-use tokio::{
-    sync::Semaphore,
-    time::{sleep, timeout},
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::SystemClock,
+    follow::{Follow, Told},
+    metrics::Metrics,
+    pseudonym::Pseudonyms,
 };
-
-use crate::{clock::SystemClock, metrics::Metrics, pseudonym::Pseudonyms};
-
-/// Between two readings of what the other gateways did.
-const READ_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Readings in a row that fail before it is told: what the others did may take longer than a second from here on.
-const READS_FAILED: u32 = 4;
-
-/// How long a start waits for the blocks that are on. Without them it starts all the same.
-const CATCH_UP_MAX: Duration = Duration::from_secs(1);
-
-/// Between two attempts at the start.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Violations that may be on their way to the store. One more is counted by this gateway alone.
 const UNDER_WAY_MAX: usize = 256;
 
 /// How long a lift is told to the others at least: a day, for a gateway that was cut off all the while.
-const LIFT_TOLD_FOR: Micros = 86_400_000_000;
+pub(crate) const LIFT_TOLD_FOR: Micros = 86_400_000_000;
 
 /// Violations and blocks.
 pub(crate) struct Bans {
@@ -177,125 +167,36 @@ impl Bans {
         let untold = if here { LiftedHereOnly::Lifted } else { LiftedHereOnly::NotBlocked };
         Ok(shared.map_err(untold)? || here)
     }
-
-    /// Reads the blocks that are on, at the start, and hands on the one who goes on reading.
-    pub(crate) async fn catch_up(self: &Arc<Self>) -> Follower {
-        let mut follower = Follower { bans: Arc::clone(self), cursor: None };
-        let mut known = 0_usize;
-        // Page after page, however many there are, as long as they come.
-        let mut heard = tokio::time::Instant::now();
-        loop {
-            let left = CATCH_UP_MAX.saturating_sub(heard.elapsed());
-            match timeout(left, follower.read_page(Told::Never)).await {
-                Ok(Ok(Page { clients, more })) => {
-                    (known, heard) = (known.saturating_add(clients), tokio::time::Instant::now());
-                    if !more {
-                        break;
-                    }
-                }
-                Ok(Err(_)) if heard.elapsed() < CATCH_UP_MAX => sleep(CATCH_UP_INTERVAL).await,
-                Ok(Err(_)) | Err(_) => {
-                    let why = "nothing could be read at the start";
-                    tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
-                    break;
-                }
-            }
-        }
-        if known > 0 {
-            tracing::info!(event = "bans.read", clients = known, "blocks that other gateways began hold here");
-        }
-        follower
-    }
 }
 
-/// What was read at once.
-struct Page {
-    clients: usize,
-    more: bool,
-}
+impl Follow for Bans {
+    type Key = ClientKey;
+    const READ: &'static str = "bans.read";
+    const UNREAD: &'static str = "bans.unread";
 
-/// Whether each block that is learned has a line of its own in the log.
-#[derive(Clone, Copy)]
-enum Told {
-    Each,
-    /// At a start there may be very many.
-    Never,
-}
-
-/// Follows what the other gateways do.
-pub(crate) struct Follower {
-    bans: Arc<Bans>,
-    cursor: Option<Cursor>,
-}
-
-impl Follower {
-    /// Goes on for ever.
-    pub(crate) async fn run(mut self) {
-        if self.bans.store.is_none() {
-            return std::future::pending().await;
-        }
-        let mut failed = 0_u32;
-        loop {
-            sleep(READ_INTERVAL).await;
-            match self.read().await {
-                Ok(()) => {
-                    if failed >= READS_FAILED {
-                        tracing::info!(event = "bans.read", "blocks of other gateways hold here again");
-                    }
-                    failed = 0;
-                }
-                Err(fault) => {
-                    failed = failed.saturating_add(1);
-                    if failed == READS_FAILED {
-                        let why = fault.to_string();
-                        tracing::warn!(event = "bans.unread", why, "blocks of other gateways are not heard of");
-                    }
-                }
-            }
-        }
+    fn changes<'a>(&'a self, cursor: Option<&'a Cursor>) -> Option<Asking<'a, Changes>> {
+        self.store.as_ref().map(|store| store.changes(cursor))
     }
 
-    /// Reads until there is no more.
-    async fn read(&mut self) -> Result<(), StoreFault> {
-        while self.read_page(Told::Each).await?.more {}
-        Ok(())
-    }
-
-    async fn read_page(&mut self, told: Told) -> Result<Page, StoreFault> {
-        let Some(store) = self.bans.store.clone() else { return Ok(Page { clients: 0, more: false }) };
-        let asked = self.bans.clock.now_micros();
-        match store.changes(self.cursor.as_ref()).await {
-            Ok(changes) => {
-                changes.clients.iter().for_each(|(client, change)| self.take(*client, change, asked, told));
-                self.cursor = changes.cursor;
-                Ok(Page { clients: changes.clients.len(), more: changes.more })
-            }
-            Err(fault) => {
-                if fault == StoreFault::Away {
-                    // It may be another server when it is back, with other numbers.
-                    self.cursor = None;
-                }
-                Err(fault)
-            }
-        }
+    fn now(&self) -> Micros {
+        self.clock.now_micros()
     }
 
     fn take(&self, client: ClientKey, change: &Change, asked: Micros, told: Told) {
-        let Bans { table, clock, .. } = &*self.bans;
-        let now = clock.now_micros();
+        let now = self.clock.now_micros();
         match change {
             Change::Blocked(block) => {
-                let news = table.learn(client, Client::Hash(client), block, asked, now);
+                let news = self.table.learn(client, Client::Hash(client), block, asked, now);
                 if let (Some(ban), Told::Each) = (news, told) {
-                    self.bans.learned(client, &ban);
+                    self.learned(client, &ban);
                 }
             }
             Change::Lifted(age) => {
                 // As late as it can have been, so that it comes after the block it lifted.
-                if table.lift_before(client, now.saturating_sub(*age)) {
+                if self.table.lift_before(client, now.saturating_sub(*age)) {
                     tracing::warn!(
                         event = "bans.lift_learned",
-                        client_hash = self.bans.hash(client),
+                        client_hash = self.hash(client),
                         "a block has ended, which an operator lifted on another gateway"
                     );
                 }

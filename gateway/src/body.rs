@@ -42,6 +42,16 @@ pub(crate) enum Body {
     },
 }
 
+impl Body {
+    /// What was read ahead of it.
+    pub(crate) fn ahead(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Absent | Self::Held(_) | Self::Streaming { .. } => &[],
+        }
+    }
+}
+
 /// A body on its way in.
 #[derive(Debug, Default)]
 pub(crate) struct Held {

@@ -1,5 +1,7 @@
 //! From a configuration file to a running gateway, and from a changed file to the next snapshot.
 
+mod fixed;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,7 +12,7 @@ use arc_swap::ArcSwap;
 use pingora_core::{server::configuration::ServerConf, services::listening::Service};
 use pingora_proxy::HttpProxy;
 use portcullis_api::{Clock, Issues};
-use portcullis_config::{AdminSpec, Counters, Document, HostPattern, ListenerSpec, Report, Settled, TlsVersion};
+use portcullis_config::{AdminSpec, Document, HostPattern, ListenerSpec, Report, Settled, TlsVersion};
 use portcullis_plugins::{
     authentication::{CACHE_BYTES, VerifiedCache},
     bans::SharedBans,
@@ -20,6 +22,8 @@ use portcullis_plugins::{
     waf,
 };
 use rustls::{server::ProducesTickets, sign::CertifiedKey};
+
+use fixed::Fixed;
 
 use crate::{
     access_log::AccessLog,
@@ -32,6 +36,7 @@ use crate::{
     edge_events::MeteredEvents,
     gateway::{Gateway, Proxy},
     key_sets::Registry,
+    lockouts::Lockouts,
     metrics::Metrics,
     pseudonym::Pseudonyms,
     snapshot::Snapshot,
@@ -57,42 +62,6 @@ pub(crate) struct Runtime {
     fixed: Fixed,
     needs: controls::Needs,
     path: PathBuf,
-}
-
-/// The parts of a configuration that are taken at the start only. A reload that changes one is refused: it would
-/// otherwise be read and ignored.
-#[derive(PartialEq)]
-struct Fixed {
-    listeners: Vec<String>,
-    admin: Option<(std::net::SocketAddr, Option<Vec<u8>>)>,
-    log: String,
-    pseudonym_key: Option<Vec<u8>>,
-    stores: String,
-    store_key: Option<Vec<u8>>,
-    counters: Vec<u8>,
-}
-
-impl Fixed {
-    fn of(settled: &Settled) -> Self {
-        let expose = |secret: &portcullis_api::Secret| secret.expose().to_vec();
-        let stores = &settled.stores;
-        Self {
-            listeners: settled
-                .listeners
-                .iter()
-                .map(|l| format!("{} {} {:?} {} {:?}", l.name, l.address, l.topology, l.tls.is_some(), l.bounds))
-                .collect(),
-            admin: settled.admin.as_ref().map(|admin| (admin.address, admin.token.as_ref().map(expose))),
-            log: format!("{:?}", settled.log.access),
-            pseudonym_key: settled.log.pseudonym_key.as_ref().map(expose),
-            stores: format!("{} {} {} {}", stores.deadline, stores.instances, stores.keys_max, stores.prefix),
-            store_key: stores.key.as_ref().map(expose),
-            counters: match &stores.counters {
-                Counters::Memory => Vec::new(),
-                Counters::Redis(url) => expose(url.text()),
-            },
-        }
-    }
 }
 
 /// Reads and settles a file, and lets every control check its own part.
@@ -149,6 +118,7 @@ impl Runtime {
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
+            login: stores::logins(&settled.stores, &clock, redis.as_ref()),
             limits,
             in_flight: stores::in_flight(redis.as_ref()),
             burst,
@@ -175,15 +145,13 @@ impl Runtime {
         let cookies = cookies(&document);
         report(&expiries(&settled), &metrics);
         let snapshot = Snapshot::build(1, settled, cookies, controls).map_err(|error| anyhow!("{error}"))?;
-        metrics.generation.set(1);
-        metrics.reload_ok.set(1);
-        metrics.reload_time.set(unix(&clock));
-        metrics.store_up.set(1);
+        first(&metrics, &clock);
         let shared = redis.as_ref().map(|redis| -> Arc<dyn SharedBans> { Arc::new(redis.bans()) });
         let bans = Bans::new(bans, shared, clock.clone(), metrics.clone(), pseudonyms.clone());
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             bans: Arc::new(bans),
+            lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
             clock,
             held: Budget::default(),
             metrics,
@@ -206,10 +174,11 @@ impl Runtime {
         Ok((runtime, admin))
     }
 
-    /// How often a bucket counted as having used what others have, and how many blocks ended early, for want of room.
-    pub(crate) fn crowded(&self) -> [u64; 2] {
-        let controls::Needs { limits, burst, bans, .. } = &self.needs;
-        [limits.crowded().saturating_add(burst.table.crowded()), bans.lost()]
+    /// How often a bucket counted as having used what others have, and how many blocks and locks ended early, for want of
+    /// room.
+    pub(crate) fn crowded(&self) -> [u64; 3] {
+        let controls::Needs { limits, burst, bans, login, .. } = &self.needs;
+        [limits.crowded().saturating_add(burst.table.crowded()), bans.lost(), login.locks.lost()]
     }
 
     /// Gives back what this gateway holds of the shared store, when it stops.
@@ -369,6 +338,14 @@ fn violations(document: &Document) -> waf::Violations {
         portcullis_api::Switch::On(waf) => waf.violations.clone(),
         portcullis_api::Switch::Off => waf::Violations::default(),
     }
+}
+
+/// What is told of the first configuration.
+fn first(metrics: &Metrics, clock: &SystemClock) {
+    metrics.generation.set(1);
+    metrics.reload_ok.set(1);
+    metrics.reload_time.set(unix(clock));
+    metrics.store_up.set(1);
 }
 
 fn unix(clock: &SystemClock) -> i64 {

@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Mode, Outcome, Rejection};
-use portcullis_plugins::{canonical::Target, waf};
+use portcullis_plugins::{admitted::Admitted, canonical::Target, waf};
 
 use crate::{
     access_log::AccessLog,
@@ -23,6 +23,7 @@ use crate::{
     edge,
     failure::{classify, is_late},
     head, journey,
+    lockouts::Lockouts,
     metrics::Metrics,
     outbound::{self, CredentialPolicy, Forwarding},
     pseudonym::Pseudonyms,
@@ -38,6 +39,8 @@ pub(crate) struct Gateway {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Who is blocked.
     pub(crate) bans: Arc<Bans>,
+    /// Failed logins and locks.
+    pub(crate) lockouts: Arc<Lockouts>,
     /// The clocks.
     pub(crate) clock: Arc<SystemClock>,
     /// What all held bodies may take.
@@ -211,6 +214,10 @@ impl ProxyHttp for Proxy {
                 .with_label_values(&[trip.snapshot.upstream_name(route.upstream), status])
                 .inc();
         }
+        if let Some(attempt) = trip.admitted.as_mut().and_then(Admitted::attempt) {
+            // Before the client has the answer: with its next request it may try again.
+            self.0.lockouts.answered(attempt, head.status);
+        }
         if answer::is_whole(session, head) {
             trip.over();
         }
@@ -349,7 +356,7 @@ impl Proxy {
         let (Some(route), Some(canonical)) = (trip.route, &trip.canonical) else {
             return unjudged("a body without its route");
         };
-        let tenant = trip.admitted.as_ref().and_then(portcullis_plugins::admitted::Admitted::tenant);
+        let tenant = trip.admitted.as_ref().and_then(Admitted::tenant);
         let gate = &snapshot.controls.waf;
         let Some(limits) = gate.control().map(|waf| waf.limits(route, tenant)) else {
             return match trip.body {

@@ -6,9 +6,9 @@ use portcullis_api::{ClientIp, Mode, Protocol, Rejection, Trail};
 use portcullis_config::{HostEntry, Matched, RouteEntry, RouteKind};
 use portcullis_plugins::{
     canonical::{self, Canonical, Ended, Head, Target, Upgrade},
-    cors::Preflight,
+    cors::{self, Preflight},
     in_flight::UnderWay,
-    quota,
+    login, quota,
     rate_limit::{self, Counted},
     waf::{self, Inspected},
 };
@@ -74,6 +74,15 @@ pub(crate) fn route<'h>(matched: &Matched<'h>, method: &Method, preflight: &Pref
     }
 }
 
+/// A true preflight goes no further than this.
+pub(crate) fn answer_preflight(preflight: Preflight) -> Result<(), Stop> {
+    match preflight {
+        Preflight::No => Ok(()),
+        Preflight::Answer(headers) => Err(Stop::Preflight(headers)),
+        Preflight::Refused => Err(cors::refused().into()),
+    }
+}
+
 /// A WebSocket handshake needs a route that takes them.
 pub(crate) fn upgrade(canonical: &Canonical, route: &RouteEntry) -> Result<Upgrade, Stop> {
     match (canonical.upgrade(), route.kind) {
@@ -116,6 +125,25 @@ pub(crate) struct Coming<'t> {
     pub(crate) share: &'t mut Share,
     /// The kind of its route.
     pub(crate) kind: RouteKind,
+    /// Whether more than the inspection wants to see it.
+    pub(crate) ahead: Ahead,
+}
+
+/// Who wants to see a body before the upstream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// The inspection, where it has something to inspect.
+    Inspection,
+    /// A login, whose account is in it.
+    Login,
+}
+
+impl Ahead {
+    /// What a request of this method on this route needs.
+    pub(crate) fn of(snapshot: &Snapshot, route: &RouteEntry, method: &Method) -> Self {
+        let login = snapshot.controls.login.control();
+        if login.is_some_and(|login| login.reads_body(route.id, method)) { Self::Login } else { Self::Inspection }
+    }
 }
 
 /// Takes the body as far as it must be judged: read ahead, held back, or streamed where only its size counts.
@@ -132,17 +160,22 @@ pub(crate) async fn body(
         // Every control has said yes to the head: the client may send.
         session.write_continue_response().await.map_err(|_| Own::Body)?;
     }
-    let Coming { phase, share, kind } = coming;
+    let Coming { phase, share, kind, ahead } = coming;
     // The body filter says when a body that comes later has ended. One of a stream may take as long as it likes.
     let mut phase = phase.filter(|_| kind != RouteKind::Stream);
     if let Some(phase) = &mut phase {
         phase.body_wanted();
     }
-    let (Some(inspected), Some(mode)) = (inspected.filter(|inspected| inspected.pending), mode) else {
-        return Ok(Body::Streaming { seen: 0 });
+    let (body_max, mode) = match (inspected.filter(|inspected| inspected.pending), mode, ahead) {
+        (Some(inspected), Some(mode), Ahead::Inspection | Ahead::Login) => (inspected.limits.body_max, mode),
+        // What is larger is too large for a login in any mode: what was read of it could not be sent on.
+        (None, _, Ahead::Login) | (_, None, Ahead::Login) => (u64::MAX, Mode::Enforce),
+        (None, _, Ahead::Inspection) | (_, None, Ahead::Inspection) => return Ok(Body::Streaming { seen: 0 }),
     };
-    let limits = inspected.limits;
-    let mut read = body::read_ahead(session, declared, limits.body_max, mode, share).await;
+    let mut read = body::read_ahead(session, declared, body_max, mode, share).await;
+    if matches!((&read, ahead), (Ok(Body::Held(_) | Body::Streaming { .. }), Ahead::Login)) {
+        return Err(Rejection::of(login::NAME, &login::Deny::BodyTooLarge).into());
+    }
     if matches!(read, Err(ReadError::Broken)) && phase.as_ref().is_some_and(|phase| phase.is_late()) {
         read = Err(ReadError::TimedOut);
     }
@@ -152,7 +185,7 @@ pub(crate) async fn body(
         phase.body_done();
     }
     read.map_err(|error| match error {
-        ReadError::TooLarge { bytes } => too_large(bytes, limits.body_max).into(),
+        ReadError::TooLarge { bytes } => too_large(bytes, body_max).into(),
         ReadError::TimedOut => Own::BodyTimeout.into(),
         ReadError::Broken => Own::Body.into(),
         ReadError::NoRoom => Own::Busy.into(),

@@ -9,14 +9,13 @@ use portcullis_plugins::{
     admitted::{Admitted, Proofs},
     authentication, authorization, bans, burst,
     canonical::Upgrade,
-    cors::{self, Preflight},
-    csrf, in_flight, ip_allowlist, quota, rate_limit, waf,
+    cors, csrf, in_flight, ip_allowlist, login, quota, rate_limit, waf,
 };
 
 use crate::{
     body::{self, Body},
     edge::ConnInfo,
-    head::{self, Coming},
+    head::{self, Ahead, Coming},
     outbound,
     refusal::Stop,
     trip::{Trip, facts},
@@ -65,11 +64,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let rate_limit = controls.rate_limit.clear(rate_limit::Sees { facts, client, route: route.id }, trail).await?;
 
     // 10: a true preflight is answered here.
-    match preflight {
-        Preflight::No => {}
-        Preflight::Answer(headers) => return Err(Stop::Preflight(headers)),
-        Preflight::Refused => return Err(cors::refused().into()),
-    }
+    head::answer_preflight(preflight)?;
 
     // 11: who calls.
     let authenticated = controls.authentication.pass(authentication::Sees { facts, route: route.id }, trail).await?;
@@ -94,13 +89,18 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     // read ahead: the upstream has seen nothing by then.
     let body = body::announced(canonical.framing(), upgrade);
     let mut waf = controls.waf.clear(waf::Sees { facts, route: route.id, tenant, body }, trail).await?;
-    let coming = Coming { phase: trip.phase.as_mut(), share: &mut trip.held, kind: route.kind };
+    let ahead = Ahead::of(&snapshot, route, facts.method);
+    let coming = Coming { phase: trip.phase.as_mut(), share: &mut trip.held, kind: route.kind, ahead };
     trip.body = head::body(session, coming, body, waf.proof(), controls.waf.mode()).await?;
-    if let Body::Whole(bytes) = &trip.body {
-        let facts = self::facts(canonical, session.req_header(), protocol);
-        let body = waf::Body::Whole(bytes);
-        waf = controls.waf.clear(waf::Sees { facts, route: route.id, tenant, body }, trail).await?;
+    let facts = self::facts(canonical, session.req_header(), protocol);
+    if let (Body::Whole(bytes), Some(_)) = (&trip.body, waf.proof()) {
+        let whole = waf::Sees { body: waf::Body::Whole(bytes), facts, route: route.id, tenant };
+        waf = controls.waf.clear(whole, trail).await?;
     }
+
+    // Last: whose login it is, where it is one. What is refused from here on the upstream never judges.
+    let attempt = login::Sees { facts, client, route: route.id, body: trip.body.ahead() };
+    let login = controls.login.clear(attempt, trail).await?;
 
     trip.admitted = Some(Admitted::new(Proofs {
         address,
@@ -114,6 +114,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         in_flight,
         quota,
         waf,
+        login,
     }));
     Ok(())
 }

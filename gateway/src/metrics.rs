@@ -8,6 +8,7 @@ use portcullis_plugins::{
     burst::Burst,
     csrf::Csrf,
     ip_allowlist::{IpAllowlist, TenantIpAllowlist},
+    login::Login,
     quota::Quota,
     rate_limit::RateLimit,
     waf::Waf,
@@ -122,6 +123,31 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "violations that this gateway counted alone because the shared store gave no answer",
     ),
+    (
+        "portcullis_lockouts_active",
+        "gauge",
+        &["scope"],
+        "locks after failed logins: of a pair, an account or a network",
+    ),
+    ("portcullis_lockouts_total", "counter", &["scope"], "locks after failed logins that this gateway began"),
+    (
+        "portcullis_lockouts_lost",
+        "gauge",
+        &[],
+        "locks that ended early since the start, because there were more than there is room for",
+    ),
+    (
+        "portcullis_login_attempts_total",
+        "counter",
+        &["result"],
+        "logins that an upstream judged: failure, success, or other for neither",
+    ),
+    (
+        "portcullis_login_alone_total",
+        "counter",
+        &[],
+        "failed and succeeded logins that this gateway counted alone because the shared store gave no answer",
+    ),
     ("portcullis_tls_cert_not_after_timestamp_seconds", "gauge", &["host"], "when a host's certificate expires"),
     ("portcullis_tls_handshakes_total", "counter", &["version", "group", "result"], "TLS handshakes"),
     ("portcullis_connections_open", "gauge", &["listener"], "open client connections"),
@@ -173,6 +199,11 @@ pub(crate) struct Metrics {
     pub(crate) blocks: IntCounterVec,
     pub(crate) blocks_lost: IntGauge,
     pub(crate) violations_alone: IntCounter,
+    pub(crate) lockouts_active: IntGaugeVec,
+    pub(crate) lockouts: IntCounterVec,
+    pub(crate) lockouts_lost: IntGauge,
+    pub(crate) login_attempts: IntCounterVec,
+    pub(crate) login_alone: IntCounter,
     pub(crate) cert_not_after: IntGaugeVec,
     pub(crate) handshakes: IntCounterVec,
     pub(crate) connections: IntGaugeVec,
@@ -224,6 +255,11 @@ impl Metrics {
             blocks: to.counters("portcullis_blocks_total")?,
             blocks_lost: to.gauge("portcullis_blocks_lost")?,
             violations_alone: to.counter("portcullis_violations_alone_total")?,
+            lockouts_active: to.gauges("portcullis_lockouts_active")?,
+            lockouts: to.counters("portcullis_lockouts_total")?,
+            lockouts_lost: to.gauge("portcullis_lockouts_lost")?,
+            login_attempts: to.counters("portcullis_login_attempts_total")?,
+            login_alone: to.counter("portcullis_login_alone_total")?,
             cert_not_after: to.gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,
             handshakes: to.counters("portcullis_tls_handshakes_total")?,
             connections: to.gauges("portcullis_connections_open")?,
@@ -295,7 +331,7 @@ impl Families {
 }
 
 /// The controls in the order in which a request meets them.
-const JOURNEY: [ControlName; 10] = [
+const JOURNEY: [ControlName; 11] = [
     IpAllowlist::NAME,
     Bans::NAME,
     Burst::NAME,
@@ -306,6 +342,7 @@ const JOURNEY: [ControlName; 10] = [
     TenantIpAllowlist::NAME,
     Quota::NAME,
     Waf::NAME,
+    Login::NAME,
 ];
 
 /// What controls said. A request that every control lets through finds each counter where it looks first.

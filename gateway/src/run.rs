@@ -19,7 +19,7 @@ use pingora_core::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{admin::Admin, boot::Runtime};
+use crate::{admin::Admin, boot::Runtime, follow};
 
 /// How the process runs.
 #[derive(Debug, Clone, Copy)]
@@ -120,14 +120,16 @@ impl BackgroundService for State {
             upstream.refresh(&runtime.gateway.metrics).await;
         }
         // Waits for the shared store too, so that a restart does not refuse what a rule with `deny` would meanwhile.
-        let follower = runtime.gateway.bans.catch_up().await;
+        let gateway = &runtime.gateway;
+        let (bans, lockouts) = tokio::join!(follow::catch_up(&gateway.bans), follow::catch_up(&gateway.lockouts));
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {
             () = runtime.key_sets.run() => {}
             () = runtime.api_keys.run(&runtime.gateway.metrics) => {}
             () = upstreams(runtime) => {}
-            () = follower.run() => {}
+            () = bans.run() => {}
+            () = lockouts.run() => {}
             () = reloads(runtime) => {}
             () = crowding(runtime) => {}
             _changed = shutdown.changed() => {}
@@ -153,20 +155,21 @@ async fn upstreams(runtime: &Runtime) {
     }
 }
 
-/// Says when the tables of limits or blocks have become too small for what comes.
+/// Says when the tables of limits, blocks or locks have become too small for what comes.
 async fn crowding(runtime: &Runtime) {
-    let mut before = [0; 2];
+    let mut before = [0; 3];
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let now = runtime.crowded();
-        let [buckets, blocks] = now;
+        let [buckets, blocks, locks] = now;
         if now != before {
             tracing::warn!(
                 event = "limits.crowded",
                 buckets,
                 blocks,
-                "more callers than stores.keys_max, or more blocks than there is room for: newcomers count as having used \
-                 what others have, and blocks end early"
+                locks,
+                "more callers than stores.keys_max, or more blocks or locks than there is room for: newcomers count as \
+                 having used what others have, and blocks and locks end early"
             );
         }
         before = now;

@@ -14,6 +14,7 @@ use crate::{
     csrf::SameSite,
     in_flight::{InFlight, UnderWay},
     ip_allowlist::{AddressAllowed, TenantAddressAllowed},
+    login::{Attempt, Login, Unlocked},
     quota::{self, Quota},
     rate_limit::{self, Counted, RateLimit},
     waf::{Inspected, Waf},
@@ -27,6 +28,7 @@ pub struct Admitted {
     under_way: Option<UnderWay>,
     quota: Cleared<Quota>,
     waf: Cleared<Waf>,
+    login: Cleared<Login>,
 }
 
 /// One proof of each kind, in the order of the journey.
@@ -53,6 +55,8 @@ pub struct Proofs {
     pub quota: Cleared<Quota>,
     /// What the request carries was judged, or is held back until it is.
     pub waf: Cleared<Waf>,
+    /// It is no login, or one that nothing locks.
+    pub login: Cleared<Login>,
 }
 
 impl Admitted {
@@ -72,8 +76,9 @@ impl Admitted {
             in_flight,
             quota,
             waf,
+            login,
         } = proofs;
-        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf }
+        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf, login }
     }
 
     /// The request is over: it is under way no more. Before, it is until this is dropped.
@@ -89,6 +94,11 @@ impl Admitted {
                 counted.settle(control, answer, trail);
             }
         }
+    }
+
+    /// The login that the upstream has judged, once.
+    pub fn attempt(&mut self) -> Option<Attempt> {
+        self.login.proof_mut().and_then(Unlocked::attempt)
     }
 
     /// Who calls.

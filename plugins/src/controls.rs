@@ -20,6 +20,7 @@ use crate::{
     csrf::{self, Csrf},
     in_flight::{self, InFlight, RouteInFlight},
     ip_allowlist::{self, IpAllowlist, TenantIpAllowlist},
+    login::{self, Login, RouteLogin},
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
     waf::{self, Waf},
@@ -39,6 +40,7 @@ pub struct Controls {
     pub in_flight: Gate<InFlight>,
     pub quota: Gate<Quota>,
     pub waf: Gate<Waf>,
+    pub login: Gate<Login>,
 }
 
 /// What the document says to the controls.
@@ -49,6 +51,8 @@ pub struct Inputs<'d> {
     pub burst: &'d Switch<burst::Settings>,
     /// `controls.waf`.
     pub waf: &'d Switch<waf::Settings>,
+    /// `controls.login`.
+    pub login: &'d login::Settings,
     /// `[issuers]`.
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
@@ -81,6 +85,8 @@ pub struct RouteInput<'d> {
     pub ip_allowlist: Option<&'d ip_allowlist::Settings>,
     /// Its own numbers for content.
     pub waf: Option<&'d waf::Override>,
+    /// Whether and how it is a login.
+    pub login: Option<&'d login::LoginRoute>,
     /// The tenant of its host, where that is fixed.
     pub fixed_tenant: Option<&'d TenantId>,
     /// Whether its path has a `{tenant}` segment.
@@ -110,6 +116,8 @@ pub struct Needs {
     pub clock: Arc<dyn Clock>,
     /// Who is blocked.
     pub bans: Arc<BanTable>,
+    /// Failed logins and locks.
+    pub login: login::Needs,
     /// Counters of limits, in this process or shared.
     pub limits: rate_limit::Needs,
     /// Requests under way.
@@ -143,6 +151,7 @@ impl Controls {
         let csrf = Csrf::compile(csrf::Input { routes: &csrf }, &(), issues);
         let authorization = authorization(inputs, issues);
         let waf = waf(inputs, issues);
+        let login = login(inputs, needs, issues);
         Some(Self {
             ip_allowlist: Gate::strict(ip_allowlist?),
             bans: Gate::strict(bans?),
@@ -155,6 +164,7 @@ impl Controls {
             in_flight: Gate::adjustable(in_flight?, portcullis_api::Mode::Enforce),
             quota: Gate::adjustable(quota?, portcullis_api::Mode::Enforce),
             waf: waf?,
+            login: Gate::adjustable(login?, inputs.login.mode),
         })
     }
 }
@@ -253,6 +263,20 @@ fn waf(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Gate<Waf>> {
     Waf::compile(input, &(), issues).map(|waf| Gate::adjustable(waf, settings.mode))
 }
 
+fn login(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Login> {
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|route| RouteLogin {
+            route: &route.route,
+            login: route.login,
+            methods: route.methods,
+            tenant: route.fixed_tenant,
+        })
+        .collect();
+    Login::compile(login::Input { settings: inputs.login, routes: &routes }, &needs.login, issues)
+}
+
 /// Every control's own checks of a document, for `portcullis check`: no store, no key, no clock is needed.
 pub fn lint(inputs: &Inputs<'_>, issues: &mut Issues) {
     // Compiled for its issues alone.
@@ -311,6 +335,7 @@ impl Needs {
         Self {
             clock: Arc::new(Still),
             bans: Arc::new(BanTable::new(&waf::Violations::default(), RandomState::new())),
+            login: login::Needs { locks: Arc::new(login::Locks::new(None)), shared: None, clock: Arc::new(Still) },
             limits: rate_limit::Needs::in_memory(Arc::new(Still), Arc::new(rate_limit::Tables::new(8))),
             in_flight: in_flight::Needs::alone(),
             burst: burst::Needs {

@@ -13,6 +13,7 @@ pub mod cors;
 pub mod csrf;
 pub mod in_flight;
 pub mod ip_allowlist;
+pub mod login;
 pub mod quota;
 pub mod rate_limit;
 pub mod reserved;

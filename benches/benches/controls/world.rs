@@ -28,7 +28,7 @@ use portcullis_plugins::{
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
-    in_flight,
+    in_flight, login,
     rate_limit::{
         self, Bucket, Clearing, Fleet, Instead, KEYS_MAX, KeyHasher, Peeking, Rate, SharedCounters, StoreFault, Table,
         Tables, Taking,
@@ -132,6 +132,7 @@ impl World {
         let needs = Needs {
             clock: clock.clone(),
             bans: bans.clone(),
+            login: login::Needs { locks: Arc::new(login::Locks::new(None)), shared: None, clock: clock.clone() },
             in_flight: in_flight::Needs::alone(),
             limits: limits(clock.clone(), Arc::new(Tables::new(KEYS_MAX))),
             burst: burst::Needs {

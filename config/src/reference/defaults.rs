@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use portcullis_plugins::{authentication, burst, cors, in_flight, rate_limit, waf};
+use portcullis_plugins::{authentication, burst, cors, in_flight, login, rate_limit, waf};
 
 use crate::document::{
     Bounds, Health, Listener, ListenerTls, Log, Route, SecurityHeaders, Stores, TlsVersion, Upstream,
@@ -59,6 +59,9 @@ fn controls(out: &mut Defaults) {
     take!(out, "controls.waf", waf::Settings, "",
         plain: [mode], at: [urls_max, phones_max, chars_max, body_max], none: [phone_regions, violations]);
     take!(out, "controls.waf.violations", waf::Violations, "", plain: [window, block], at: [max], none: []);
+    take!(out, "controls.login", login::Settings, "",
+        plain: [mode], at: [known_for], none: [preset, accounts, networks]);
+    out.insert(("controls.login".to_owned(), "preset"), "\"rising\"".to_owned());
     take!(out, "limits.NAME", rate_limit::Limit, "key = [\"client\"]\nrequests = 1\nwindow = \"1s\"",
         plain: [mode, consistency, on_store_failure], at: [], none: [key, methods, requests, window, burst, cost, cost_from]);
     take!(out, "in_flight.NAME", in_flight::Settings, "key = [\"client\"]\nrequests = 1",
@@ -80,7 +83,7 @@ fn apps(out: &mut Defaults) {
         plain: [hsts_max_age, frame_options], at: [content_security_policy, referrer_policy], none: []);
     take!(out, "hosts.NAME.routes.NAME", Route,
         "path = \"/\"\nmethods = []\nauth = { public = \"\" }\nupstream = \"u\"",
-        plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, upstream]);
+        plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, upstream]);
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
         plain: [credentials], at: [], none: [accept, public, scopes, role, environment]);
     if let Some(brand) = crate::settle::default_brand() {

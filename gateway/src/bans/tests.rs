@@ -6,10 +6,7 @@ use std::{
 };
 
 use portcullis_api::Secret;
-use portcullis_plugins::{
-    bans::{Asking, Changes},
-    waf::Violations,
-};
+use portcullis_plugins::waf::Violations;
 
 use super::*;
 
@@ -103,6 +100,6 @@ async fn a_lift_that_no_other_gateway_heard_of_says_so() {
 async fn a_store_that_hangs_keeps_no_gateway_from_starting() {
     let (bans, _store) = bans(false);
     let start = tokio::time::Instant::now();
-    drop(bans.catch_up().await);
-    assert_eq!(start.elapsed(), CATCH_UP_MAX);
+    drop(crate::follow::catch_up(&bans).await);
+    assert_eq!(start.elapsed(), crate::follow::CATCH_UP_MAX);
 }

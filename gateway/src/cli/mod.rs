@@ -1,7 +1,8 @@
-//! The command line: `run`, `check`, `keys`, `bans`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `limits`, `explain`, `reference`, `demo`.
 
 pub(crate) mod keys;
 mod limits;
+mod lockouts;
 mod operator;
 mod reference;
 
@@ -49,6 +50,9 @@ enum Command {
     /// List and lift the blocks of clients.
     #[command(subcommand)]
     Bans(operator::Bans),
+    /// List and lift the locks that failed logins began.
+    #[command(subcommand)]
+    Lockouts(lockouts::Lockouts),
     /// Suggest limits from access logs; show and fill their buckets.
     #[command(subcommand)]
     Limits(limits::Limits),
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Keys(keys) => keys.run(),
         Command::Bans(bans) => bans.run(),
+        Command::Lockouts(lockouts) => lockouts.run(),
         Command::Limits(limits) => limits.run(),
         Command::Explain(explain) => explain.run(),
         Command::Reference(reference) => reference.run(),

@@ -3,7 +3,8 @@
 use clap::{Args, ValueEnum};
 use portcullis_api::{Code, Refusal, UNAVAILABLE};
 use portcullis_plugins::{
-    authentication, authorization, bans, burst, canonical, cors, csrf, in_flight, ip_allowlist, quota, rate_limit, waf,
+    authentication, authorization, bans, burst, canonical, cors, csrf, in_flight, ip_allowlist, login, quota,
+    rate_limit, waf,
 };
 
 use super::say;
@@ -57,6 +58,7 @@ fn codes() -> Vec<(&'static str, &'static [Code])> {
         ("in_flight", in_flight::Deny::CODES),
         ("quota", quota::Deny::CODES),
         ("waf", waf::Deny::CODES),
+        ("login", login::Deny::CODES),
     ]
 }
 

@@ -9,6 +9,7 @@ use portcullis_config::{Counters, StoresSpec};
 use portcullis_plugins::{
     bans::BanTable,
     in_flight,
+    login::{self, Locks, SharedLogins},
     rate_limit::{self, KeyHasher, Tables},
     waf::Violations,
 };
@@ -73,5 +74,18 @@ pub(crate) fn bans(
         (None, _) => Ok(BanTable::new(violations, hasher)),
         (Some(_), Some(key)) => Ok(BanTable::shared(violations, hasher, key)),
         (Some(_), None) => Err(anyhow!(NO_KEY)),
+    }
+}
+
+/// Failed logins and locks, beside the store where there is one. The key hides them in the log too.
+pub(crate) fn logins(
+    stores: &StoresSpec,
+    clock: &Arc<SystemClock>,
+    redis: Option<&Arc<RedisCounters>>,
+) -> login::Needs {
+    login::Needs {
+        locks: Arc::new(Locks::new(stores.key.as_ref())),
+        shared: redis.map(|redis| -> Arc<dyn SharedLogins> { Arc::new(redis.logins()) }),
+        clock: clock.clone(),
     }
 }

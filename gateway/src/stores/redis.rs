@@ -16,9 +16,11 @@ mod error;
 mod fleet;
 mod hot;
 mod lease;
+mod logins;
 mod renew;
 mod settle;
 mod source;
+mod tail;
 mod watch;
 
 use std::{

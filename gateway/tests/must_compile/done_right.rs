@@ -23,6 +23,7 @@ fn remember(all: Proofs) -> Admitted {
         in_flight: all.in_flight,
         quota: all.quota,
         waf: all.waf,
+        login: all.login,
     })
 }
 

@@ -56,7 +56,7 @@ pub struct Trail {
 
 impl Default for Trail {
     fn default() -> Self {
-        Self { steps: Vec::with_capacity(12) }
+        Self { steps: Vec::with_capacity(13) }
     }
 }
 

@@ -22,7 +22,7 @@ mod jwk;
 mod jws;
 mod keys;
 mod settings;
-mod strict_json;
+pub(crate) mod strict_json;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -9,7 +9,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 
 /// A JSON value. Numbers keep only what a claim may be: a non-negative integer, or something else.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Null,
     Flag(bool),
     /// An integer from 0 to 2^64-1, written without fraction and exponent.
@@ -23,7 +23,7 @@ pub(super) enum Json {
 
 impl Json {
     /// The member of this name, if this is an object that has it.
-    pub(super) fn member(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
             Self::Null | Self::Flag(_) | Self::Whole(_) | Self::Number | Self::Text(_) | Self::List(_) => None,
@@ -31,43 +31,43 @@ impl Json {
     }
 
     /// The text, if this is one.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
     /// The items, if this is a list.
-    pub(super) fn list(&self) -> Option<&[Self]> {
+    pub(crate) fn list(&self) -> Option<&[Self]> {
         if let Self::List(items) = self { Some(items) } else { None }
     }
 
     /// The members, if this is an object.
-    pub(super) fn object(&self) -> Option<&[(String, Self)]> {
+    pub(crate) fn object(&self) -> Option<&[(String, Self)]> {
         if let Self::Object(members) = self { Some(members) } else { None }
     }
 }
 
 /// How large a document may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Objects and lists inside each other; the outermost counts as one.
-    pub(super) depth: u8,
+    pub(crate) depth: u8,
     /// Members of all objects together.
-    pub(super) members: u32,
+    pub(crate) members: u32,
     /// Bytes of one string or member name after unescaping.
-    pub(super) text_bytes: usize,
+    pub(crate) text_bytes: usize,
     /// Items of one list.
-    pub(super) items: usize,
+    pub(crate) items: usize,
 }
 
 /// What a client's token may hold.
-pub(super) const TOKEN: Limits = Limits { depth: 8, members: 128, text_bytes: 1024, items: 128 };
+pub(crate) const TOKEN: Limits = Limits { depth: 8, members: 128, text_bytes: 1024, items: 128 };
 
 /// What an issuer's key set may hold: 64 keys with certificate chains.
-pub(super) const KEY_SET: Limits = Limits { depth: 8, members: 4096, text_bytes: 16 * 1024, items: 128 };
+pub(crate) const KEY_SET: Limits = Limits { depth: 8, members: 4096, text_bytes: 16 * 1024, items: 128 };
 
 /// Why a document was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum JsonError {
+pub(crate) enum JsonError {
     #[error("not JSON")]
     Syntax,
     #[error("a member twice")]
@@ -83,7 +83,7 @@ pub(super) enum JsonError {
 }
 
 /// Parses a whole document; nothing may follow it.
-pub(super) fn parse(bytes: &[u8], limits: Limits) -> Result<Json, JsonError> {
+pub(crate) fn parse(bytes: &[u8], limits: Limits) -> Result<Json, JsonError> {
     let budget = Budget { limits, members: Cell::new(0), why: Cell::new(JsonError::Syntax) };
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Seed { budget: &budget, depth: 0 }.deserialize(&mut deserializer).map_err(|_| budget.why.get())?;

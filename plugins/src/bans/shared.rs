@@ -102,11 +102,11 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
-/// Changes since a [`Cursor`].
+/// Changes since a [`Cursor`], of clients or of whatever else is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changes {
+pub struct Changes<K = ClientKey> {
     /// What holds now, of each client that has changed. A block that has ended by itself is not among them.
-    pub clients: Vec<(ClientKey, Change)>,
+    pub clients: Vec<(K, Change)>,
     /// From where to read on. None: from the beginning, for the store remembers no change.
     pub cursor: Option<Cursor>,
     /// Whether there is more to read at once.

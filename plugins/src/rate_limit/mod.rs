@@ -32,7 +32,7 @@ pub(crate) use exceeded::exceeded;
 pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
 pub use inspect::{InspectError, Named, Seen};
 pub use keys::KeyHasher;
-pub(crate) use keys::{Origin, Parts, Who, with_class};
+pub(crate) use keys::{Hashing, Origin, Parts, Who, with_class};
 pub(crate) use matching::{Counts, Section, admitted};
 pub use numbers::Numbers;
 pub use rules::{ApiKeyCallers, Input, PER_KEY, RouteLimits, Rules, WINDOW_MAX};

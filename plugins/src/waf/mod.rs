@@ -63,6 +63,7 @@ use portcullis_api::{
 };
 
 pub use deny::Deny;
+pub(crate) use fold::is_ignorable;
 pub use settings::*;
 
 use extract::Media;

@@ -9,6 +9,7 @@ mod identity;
 mod in_flight;
 mod limit_methods;
 mod limits;
+mod lockouts;
 mod operation;
 mod refusals;
 mod responses;

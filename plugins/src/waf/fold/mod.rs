@@ -10,6 +10,7 @@ mod unicode;
 use std::borrow::Cow;
 
 pub(super) use decode::{hex_pair, unicode_escape};
+pub(crate) use unicode::is_ignorable;
 
 /// Rounds of percent, `\uXXXX` and entity decoding beyond the one that the content type itself asks for.
 const ROUNDS: usize = 2;

@@ -39,7 +39,7 @@ fn is_hidden_control(c: char) -> bool {
 }
 
 /// Default-ignorable code points (Unicode `DerivedCoreProperties`), the keycap mark and control characters.
-fn is_ignorable(c: char) -> bool {
+pub(crate) fn is_ignorable(c: char) -> bool {
     is_hidden_control(c)
         || matches!(u32::from(c),
             0x80..=0x84 | 0x86..=0x9F | 0xAD | 0x34F | 0x61C | 0x115F..=0x1160 | 0x17B4..=0x17B5 | 0x180B..=0x180F

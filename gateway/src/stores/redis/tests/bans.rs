@@ -13,10 +13,7 @@ use portcullis_plugins::{
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::server::{Server, connected, options, until};
-use crate::stores::redis::{
-    Health, Options, RedisCounters,
-    bans::{PAGE, RedisBans},
-};
+use crate::stores::redis::{Health, Options, RedisCounters, bans::RedisBans, tail::PAGE};
 
 const SECOND: Micros = 1_000_000;
 /// A clock of the tests, far ahead of the server's.
@@ -216,8 +213,8 @@ async fn a_clock_that_goes_back_and_a_server_that_begins_anew_hide_no_block() {
 async fn no_more_changes_are_remembered_than_may_be() {
     let server = Server::start();
     let (_counters, mut bans) = gateway(&server).await;
-    assert_eq!(bans.changes_max, CLIENTS_MAX);
-    bans.changes_max = 3;
+    assert_eq!(bans.0.changes_max, CLIENTS_MAX);
+    bans.0.changes_max = 3;
     for n in 1..=3 {
         bans.strike(strike(n, 1)).await.unwrap();
     }

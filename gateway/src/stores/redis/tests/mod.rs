@@ -5,6 +5,7 @@ mod bans;
 mod batching;
 mod counting;
 mod leasing;
+mod logins;
 mod modes;
 mod sentinel;
 mod server;

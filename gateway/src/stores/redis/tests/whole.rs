@@ -8,14 +8,18 @@ use portcullis_api::{
 };
 use portcullis_plugins::{
     bans::{SharedBans, Strike, Struck},
+    login::SharedLogins,
     rate_limit::{
         Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, StoreFault,
         Tables,
     },
 };
 
-use super::server::{Server, bucket, connected, healthy, options, start, take, until, why};
-use crate::stores::redis::{Health, Options};
+use super::{
+    logins,
+    server::{Server, bucket, connected, healthy, options, start, take, until, why},
+};
+use crate::stores::redis::{Health, Options, logins::RedisLogins};
 
 struct Monotonic(Instant);
 
@@ -101,7 +105,20 @@ async fn nothing_that_a_request_carries_stands_in_redis() {
     assert!(!hash.contains("cb00714d") && !hash.contains("676f6c64"));
 }
 
-/// `deploy/redis.acl` is all that a gateway needs of Redis: limits, an operator's look at them, violations and blocks.
+/// Everything that is done with failed logins.
+async fn lock_and_unlock(logins: &RedisLogins) {
+    let failure = logins::failure(1, 1);
+    for _ in 0..5 {
+        SharedLogins::fail(logins, failure.clone()).await.unwrap();
+    }
+    assert_eq!(logins.changes(None).await.unwrap().clients.len(), 3);
+    logins.succeed(failure.keys, 60_000_000, 60_000_000).await.unwrap();
+    assert_eq!(logins.knows(failure.keys, 60_000_000).await, Ok(true));
+    assert_eq!(logins.lift(failure.keys.network, 1_000_000).await, Ok(true));
+}
+
+/// `deploy/redis.acl` is all that a gateway needs of Redis: limits, an operator's look at them, violations and
+/// blocks, failed logins and locks.
 #[tokio::test]
 async fn the_rights_of_the_shipped_user_are_enough() {
     let server = Server::start();
@@ -128,6 +145,7 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     assert!(matches!(bans.strike(strike).await, Ok(Struck::Began(_))));
     assert_eq!(bans.changes(None).await.unwrap().clients.len(), 1);
     assert_eq!(bans.lift(client, 1_000_000).await, Ok(true));
+    lock_and_unlock(&counters.logins()).await;
     // And no more than that: what others keep there is out of reach.
     let () = server.run(&["SET", "other", "1"]).await;
     let client = ::redis::Client::open(format!("redis://portcullis:secret@127.0.0.1:{}/", server.port())).unwrap();
