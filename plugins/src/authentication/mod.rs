@@ -294,7 +294,7 @@ impl Authentication {
         jws: &jws::Jws<'_>,
         now: UnixSeconds,
     ) -> Result<(claims::Claims, u128), Stop> {
-        let typ_fits = match (&issuer.typ, &jws.typ) {
+        let typ_fits = match (&issuer.typ, &jws.header.typ) {
             (Some(pinned), Some(typ)) => pinned == typ,
             (Some(_), None) => false,
             (None, Some(typ)) => TYPES.contains(&typ.as_str()),
@@ -303,7 +303,7 @@ impl Authentication {
         if !typ_fits {
             return Err(Stop::Why(Why::Typ));
         }
-        if !issuer.algorithms.contains(&jws.algorithm) {
+        if !issuer.algorithms.contains(&jws.header.algorithm) {
             return Err(Stop::Why(Why::AlgorithmNotAllowed));
         }
         let state = issuer.keys.load();
@@ -313,7 +313,7 @@ impl Authentication {
             }
             KeySetState::Ready(keys) => keys,
         };
-        let key = keys.select(jws.kid.as_deref(), jws.algorithm).map_err(|why| {
+        let key = keys.select(jws.header.kid.as_deref(), jws.header.algorithm).map_err(|why| {
             if why == Why::KidUnknown {
                 self.needs.key_sets.unknown_kid(&issuer.name);
             }
