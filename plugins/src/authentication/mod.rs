@@ -37,6 +37,7 @@ pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, is
 pub use api_keys::ApiKeyTable;
 pub use cache::{CACHE_BYTES, VerifiedCache};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
+pub(crate) use deny::MALFORMED_CHALLENGE;
 pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
