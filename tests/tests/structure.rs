@@ -111,7 +111,7 @@ fn an_edge_against_a_direction_is_found() {
 }
 
 #[test]
-fn banned_crates_are_not_locked_and_cargo_deny_knows_them() {
+fn jwt_24_banned_crates_are_not_locked_and_cargo_deny_knows_them() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let locked = locked(&lock);
     assert!(locked.contains("rustls"), "the reading of the lock file is broken");
