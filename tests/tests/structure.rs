@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("portcullis-config", &["portcullis-api", "portcullis-plugins"]),
     ("portcullis", &["portcullis-api", "portcullis-plugins", "portcullis-config"]),
     ("portcullis-benches", &["portcullis-api", "portcullis-plugins", "portcullis-config"]),
+    ("portcullis-fuzz", &["portcullis-api", "portcullis-plugins"]),
     ("portcullis-tests", &[]),
 ];
 
@@ -102,6 +103,7 @@ fn an_edge_against_a_direction_is_found() {
         ("portcullis-config", "portcullis"),
         ("portcullis-tests", "portcullis-api"),
         ("portcullis-benches", "portcullis"),
+        ("portcullis-fuzz", "portcullis-config"),
         ("portcullis-plugins", "pingora-http"),
         ("portcullis-config", "pingora"),
         ("portcullis-new", "portcullis-api"),
