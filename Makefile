@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test reference bench bench-load bench-limits deny
+.PHONY: help setup demo demo-check test reference fuzz bench bench-load bench-limits deny
 
 help: ## Show this.
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ reference: ## Make docs/reference anew from the types.
 	@for page in settings codes metrics; do \
 		target/debug/portcullis reference $$page > target/$$page.md && mv target/$$page.md docs/reference/ || exit; \
 	done
+
+# For example: make fuzz FUZZ='--seconds 600 --seed 2 --target token'
+fuzz: ## Fuzz the reading of credentials and key sets, guided by coverage (a short run is part of `make test`).
+	@scripts/setup.sh build
+	RUSTC_WORKSPACE_WRAPPER="$(CURDIR)/fuzz/instrument" cargo run --locked -p portcullis-fuzz -- $(FUZZ)
 
 bench: ## What each control costs by itself.
 	@scripts/setup.sh build

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("portcullis-config", &["portcullis-api", "portcullis-plugins"]),
     ("portcullis", &["portcullis-api", "portcullis-plugins", "portcullis-config"]),
     ("portcullis-benches", &["portcullis-api", "portcullis-plugins", "portcullis-config"]),
+    ("portcullis-fuzz", &["portcullis-api", "portcullis-plugins"]),
     ("portcullis-tests", &[]),
 ];
 
@@ -102,6 +103,7 @@ fn an_edge_against_a_direction_is_found() {
         ("portcullis-config", "portcullis"),
         ("portcullis-tests", "portcullis-api"),
         ("portcullis-benches", "portcullis"),
+        ("portcullis-fuzz", "portcullis-config"),
         ("portcullis-plugins", "pingora-http"),
         ("portcullis-config", "pingora"),
         ("portcullis-new", "portcullis-api"),
@@ -111,7 +113,7 @@ fn an_edge_against_a_direction_is_found() {
 }
 
 #[test]
-fn banned_crates_are_not_locked_and_cargo_deny_knows_them() {
+fn jwt_24_banned_crates_are_not_locked_and_cargo_deny_knows_them() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let locked = locked(&lock);
     assert!(locked.contains("rustls"), "the reading of the lock file is broken");

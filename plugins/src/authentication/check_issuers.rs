@@ -11,7 +11,7 @@ use super::{
     credential::{is_token, same_cookie},
 };
 
-const CLOCK_SKEW_MAX: Millis = Millis::from_secs(120);
+const CLOCK_SKEW_MAX: Millis = Millis::from_secs(30);
 const LIFETIME_MAX: Millis = Millis::from_secs(7 * 86_400);
 const HOST_PREFIX: &str = "__Host-";
 /// Claims that users choose for themselves at most issuers (OpenID Connect Core 5.1): no ground for a tenant.

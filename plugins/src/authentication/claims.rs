@@ -15,6 +15,7 @@ const TIME_END: u64 = 1 << 53;
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) audiences: Vec<String>,
+    pub(super) audience_form: AudienceForm,
     pub(super) tenant: Path,
     pub(super) roles: Option<Path>,
     pub(super) scopes: Option<Path>,
@@ -24,6 +25,16 @@ pub(super) struct Rules {
     pub(super) jti: Presence,
     pub(super) max_lifetime_s: u64,
     pub(super) clock_skew_s: u64,
+}
+
+/// How many audiences a token may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AudienceForm {
+    /// One, as a string. For an issuer with a shared secret: whoever verifies its tokens can make them, so a list would
+    /// let each of its members make tokens for the others.
+    One,
+    /// A string, or a list of at most [`AUDIENCES_MAX`].
+    Several,
 }
 
 /// The names of the members that lead to a claim.
@@ -99,6 +110,10 @@ fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
     let ours = |text: &str| rules.audiences.iter().any(|audience| audience == text);
     let aud = payload.member("aud").ok_or(Why::AudienceForm)?;
     let found = if let Some(items) = aud.list() {
+        match rules.audience_form {
+            AudienceForm::One => return Err(Why::AudienceForm),
+            AudienceForm::Several => {}
+        }
         if !(1..=AUDIENCES_MAX).contains(&items.len()) {
             return Err(Why::AudienceForm);
         }

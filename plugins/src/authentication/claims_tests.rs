@@ -11,6 +11,7 @@ fn rules() -> Rules {
     Rules {
         jti: Presence::Optional,
         audiences: vec!["orders".into(), "billing".into()],
+        audience_form: AudienceForm::Several,
         tenant: Path::parse("tenant_id").unwrap(),
         roles: Path::parse("realm.roles"),
         scopes: Path::parse("scope"),
@@ -109,6 +110,21 @@ fn jwt_11_our_audience_must_be_present() {
         (json!(["orders", "b", "c", "d", "e", "f", "g", "h", "i"]), Why::AudienceForm),
     ] {
         assert_eq!(with("aud", aud.clone()).unwrap_err(), why, "{aud}");
+    }
+}
+
+#[test]
+fn jwt_11_a_token_of_a_shared_secret_is_for_one_audience() {
+    let rules = Rules { audience_form: AudienceForm::One, ..rules() };
+    let of = |aud: Value| {
+        let mut payload = payload();
+        payload["aud"] = aud;
+        read(&parse(payload.to_string().as_bytes(), TOKEN).unwrap(), &rules, NOW).map(|_| ())
+    };
+    assert_eq!(of(json!("orders")), Ok(()));
+    assert_eq!(of(json!("other")), Err(Why::Audience));
+    for aud in [json!(["orders"]), json!(["orders", "billing"]), json!([])] {
+        assert_eq!(of(aud.clone()), Err(Why::AudienceForm), "{aud}");
     }
 }
 

@@ -5,8 +5,8 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Needs, RouteRule, check_issuers,
-    claims::{self, Path, is_printable},
+    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, check_issuers,
+    claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
 
@@ -55,6 +55,10 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
         Some(at) => path(at).map(Some),
     };
     let roles = [Role::Viewer, Role::Developer, Role::Admin, Role::Owner];
+    let audience_form = match issuer.keys.value {
+        Keys::Secret(_) => AudienceForm::One,
+        Keys::JwksUrl(_) | Keys::JwksFile(_) => AudienceForm::Several,
+    };
     let role_names = match &issuer.roles {
         None => roles.iter().map(|role| (role.as_str().to_owned(), *role)).collect(),
         Some(map) => map.iter().map(|(theirs, role)| (theirs.clone(), *role)).collect(),
@@ -66,6 +70,7 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
         typ: issuer.typ.as_ref().map(|typ| typ.value.clone()),
         claims: claims::Rules {
             audiences: issuer.audiences.value.iter().map(|audience| audience.value.clone()).collect(),
+            audience_form,
             tenant: path(&issuer.claims.tenant)?,
             roles: optional(&issuer.claims.roles)?,
             scopes: optional(&issuer.claims.scopes)?,

@@ -74,7 +74,7 @@ fn each_mistake_has_its_code() {
         (claims, "claims = { tenant = \"t\" }\nroles = { x = \"admin\" }", "issuers.roles"),
         (claims, "claims = { tenant = \"t\", roles = \"r\" }\nroles = {}", "issuers.roles"),
         ("typ = \"session+jwt\"", "typ = \"\"", "issuers.typ"),
-        (claims, "claims = { tenant = \"t\" }\nclock_skew = \"121s\"", "issuers.clock_skew"),
+        (claims, "claims = { tenant = \"t\" }\nclock_skew = \"31s\"", "issuers.clock_skew"),
         (claims, "claims = { tenant = \"t\" }\nmax_lifetime = \"169h\"", "issuers.max_lifetime"),
         (cookie, "cookie = \"sid\"", "issuers.cookie_prefix"),
         (cookie, "cookie = \"__Secure-sid\"", "issuers.cookie_prefix"),
@@ -109,7 +109,7 @@ fn the_edges_are_possible() {
     let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
     let jwks = "keys = { jwks_file = \"main.json\" }";
     for (from, to) in [
-        (claims, "claims = { tenant = \"https://example.com/tenant\" }\nclock_skew = \"120s\"\nmax_lifetime = \"7d\""),
+        (claims, "claims = { tenant = \"https://example.com/tenant\" }\nclock_skew = \"30s\"\nmax_lifetime = \"7d\""),
         (
             claims,
             "claims = { tenant = \"t\", roles = \"a.b.c\" }\nroles = { boss = \"owner\" }\ncookie = \"__Host-other\"",

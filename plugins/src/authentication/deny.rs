@@ -22,6 +22,10 @@ pub const MALFORMED: Code = Code {
 /// The credential is not valid here.
 pub const INVALID: Code = Code { name: "authentication.invalid", status: 401, title: "The credential is not valid" };
 
+/// How a request that is ambiguous about its credential is challenged (RFC 6750 3.1), whoever found it so.
+pub(crate) const MALFORMED_CHALLENGE: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="portcullis", error="invalid_request""#);
+
 /// A refusal of `authentication`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deny {
@@ -233,10 +237,10 @@ impl Refusal for Deny {
 
     fn headers(&self, answer: &mut HeaderMap) {
         let challenge = match self {
-            Self::Required => r#"Bearer realm="portcullis""#,
-            Self::Malformed(_) => r#"Bearer realm="portcullis", error="invalid_request""#,
-            Self::Invalid { .. } => r#"Bearer realm="portcullis", error="invalid_token""#,
+            Self::Required => HeaderValue::from_static(r#"Bearer realm="portcullis""#),
+            Self::Malformed(_) => MALFORMED_CHALLENGE,
+            Self::Invalid { .. } => HeaderValue::from_static(r#"Bearer realm="portcullis", error="invalid_token""#),
         };
-        answer.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        answer.insert(WWW_AUTHENTICATE, challenge);
     }
 }

@@ -97,6 +97,9 @@ fn rsa(jwk: &Json, algorithm: Algorithm) -> Result<Parsed, Reason> {
     if !odd(&n) {
         return Err("its modulus is even".to_owned());
     }
+    if is_roca(&n) {
+        return Err("its modulus is of a generator whose keys can be factored (ROCA, CVE-2017-15361)".to_owned());
+    }
     let parameters: &'static RsaParameters = match algorithm {
         Algorithm::RS256 => &RSA_PKCS1_2048_8192_SHA256,
         Algorithm::PS256 => &RSA_PSS_2048_8192_SHA256,
@@ -107,6 +110,23 @@ fn rsa(jwk: &Json, algorithm: Algorithm) -> Result<Parsed, Reason> {
         .map_err(|_| "it is no valid RSA key")?;
     let material = [b"RSA".as_slice(), &e, b"/", &n].concat();
     Ok((algorithm, material, public))
+}
+
+/// The primes of the fingerprint below. Modulo most others up to 167 every number is a power of 65537.
+const ROCA_PRIMES: [u32; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+
+/// Whether a modulus is a power of 65537 modulo each of these primes: so are all that the faulty generator of some smart
+/// cards and TPMs makes, and one in 2^27 of the others.
+fn is_roca(modulus: &[u8]) -> bool {
+    ROCA_PRIMES.iter().all(|&prime| {
+        // No product is above 157 · 65537, and no prime is 0.
+        let reduced = |number: u32| number.checked_rem(prime).unwrap_or(0);
+        let residue = modulus
+            .iter()
+            .fold(0, |rest: u32, byte| reduced(rest.saturating_mul(256).saturating_add(u32::from(*byte))));
+        let powers = std::iter::successors(Some(1), |power: &u32| Some(reduced(power.saturating_mul(65_537))));
+        powers.take(usize::try_from(prime).unwrap_or(0)).any(|power| power == residue)
+    })
 }
 
 fn ec(jwk: &Json, algorithm: Algorithm) -> Result<Parsed, Reason> {

@@ -22,17 +22,42 @@ const KID_BYTES_MAX: usize = 128;
 /// A token in good form. Nothing of it is verified yet.
 #[derive(Debug)]
 pub(super) struct Jws<'t> {
-    pub(super) algorithm: Algorithm,
-    pub(super) typ: Option<String>,
-    pub(super) kid: Option<String>,
+    pub(super) header: Header,
     pub(super) payload: Json,
     /// `header.payload` as it came: what the signature is over.
     pub(super) signing_input: &'t [u8],
     pub(super) signature: Vec<u8>,
 }
 
-/// Parses a token.
+/// What a header may say.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) algorithm: Algorithm,
+    pub(super) typ: Option<String>,
+    pub(super) kid: Option<String>,
+}
+
+/// A compact JWS of any payload.
+#[derive(Debug)]
+pub(super) struct Compact<'t> {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+    pub(super) signing_input: &'t [u8],
+    pub(super) signature: Vec<u8>,
+}
+
+/// Parses a token: a compact JWS whose payload is one JSON object.
 pub(super) fn parse(token: &[u8]) -> Result<Jws<'_>, Why> {
+    let Compact { header, payload, signing_input, signature } = compact(token)?;
+    let payload = strict_json::parse(&payload, strict_json::TOKEN).map_err(Why::payload)?;
+    if payload.object().is_none() {
+        return Err(Why::PayloadSyntax);
+    }
+    Ok(Jws { header, payload, signing_input, signature })
+}
+
+/// Parses what stands around the payload.
+pub(super) fn compact(token: &[u8]) -> Result<Compact<'_>, Why> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Why::TokenTooLong);
     }
@@ -43,15 +68,10 @@ pub(super) fn parse(token: &[u8]) -> Result<Jws<'_>, Why> {
     };
     let signing_input =
         token.get(..header.len().saturating_add(payload.len()).saturating_add(1)).ok_or(Why::TokenParts)?;
-
-    let (algorithm, typ, kid) = self::header(&decode(header, HEADER_BYTES_MAX, Why::HeaderTooLong)?)?;
-    let payload = strict_json::parse(&decode(payload, PAYLOAD_BYTES_MAX, Why::PayloadTooLong)?, strict_json::TOKEN)
-        .map_err(Why::payload)?;
-    if payload.object().is_none() {
-        return Err(Why::PayloadSyntax);
-    }
+    let header = self::header(&decode(header, HEADER_BYTES_MAX, Why::HeaderTooLong)?)?;
+    let payload = decode(payload, PAYLOAD_BYTES_MAX, Why::PayloadTooLong)?;
     let signature = decode(signature, SIGNATURE_BYTES_MAX, Why::SignatureTooLong)?;
-    Ok(Jws { algorithm, typ, kid, payload, signing_input, signature })
+    Ok(Compact { header, payload, signing_input, signature })
 }
 
 /// base64url, no padding, no other alphabet, and the unused bits of the last character zero: one spelling per value.
@@ -59,8 +79,6 @@ fn decode(part: &[u8], bytes_max: usize, too_long: Why) -> Result<Vec<u8>, Why> 
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Why::TokenEncoding)?;
     if bytes.len() > bytes_max { Err(too_long) } else { Ok(bytes) }
 }
-
-type Header = (Algorithm, Option<String>, Option<String>);
 
 fn header(bytes: &[u8]) -> Result<Header, Why> {
     let json = strict_json::parse(bytes, strict_json::TOKEN).map_err(Why::header)?;
@@ -75,7 +93,7 @@ fn header(bytes: &[u8]) -> Result<Header, Why> {
             _ => return Err(Why::HeaderMember),
         }
     }
-    Ok((algorithm.ok_or(Why::Algorithm)?, typ, kid))
+    Ok(Header { algorithm: algorithm.ok_or(Why::Algorithm)?, typ, kid })
 }
 
 /// The algorithm of exactly this name. `Ed25519` (RFC 9864) is the fully specified name of what `EdDSA` means here.
@@ -117,7 +135,7 @@ mod tests {
         let text = token(r#"{"alg":"ES256","typ":"JWT","kid":"k-1"}"#, r#"{"a":1}"#);
         let jws = parse(text.as_bytes()).unwrap();
         assert_eq!(
-            (jws.algorithm, jws.typ.as_deref(), jws.kid.as_deref()),
+            (jws.header.algorithm, jws.header.typ.as_deref(), jws.header.kid.as_deref()),
             (Algorithm::ES256, Some("JWT"), Some("k-1"))
         );
         assert_eq!(jws.signing_input, text.rsplit_once('.').unwrap().0.as_bytes());

@@ -150,6 +150,10 @@ impl KeySet {
         if let Some(why) = weakness(bytes) {
             return Err(KeySetError::SecretWeak(why));
         }
+        Ok(Self::shared(bytes))
+    }
+
+    pub(super) fn shared(bytes: &[u8]) -> Self {
         let key = Key {
             kid: None,
             algorithm: Algorithm::HS256,
@@ -159,7 +163,7 @@ impl KeySet {
         };
         let keys = vec![key];
         let generation = generation(&keys);
-        Ok(Self { keys, naming: Naming::One, generation, warnings: Vec::new() })
+        Self { keys, naming: Naming::One, generation, warnings: Vec::new() }
     }
 
     /// What was dropped and why, for the log: one line a key.

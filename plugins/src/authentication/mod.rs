@@ -37,6 +37,7 @@ pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, is
 pub use api_keys::ApiKeyTable;
 pub use cache::{CACHE_BYTES, VerifiedCache};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
+pub(crate) use deny::MALFORMED_CHALLENGE;
 pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
@@ -294,7 +295,7 @@ impl Authentication {
         jws: &jws::Jws<'_>,
         now: UnixSeconds,
     ) -> Result<(claims::Claims, u128), Stop> {
-        let typ_fits = match (&issuer.typ, &jws.typ) {
+        let typ_fits = match (&issuer.typ, &jws.header.typ) {
             (Some(pinned), Some(typ)) => pinned == typ,
             (Some(_), None) => false,
             (None, Some(typ)) => TYPES.contains(&typ.as_str()),
@@ -303,7 +304,7 @@ impl Authentication {
         if !typ_fits {
             return Err(Stop::Why(Why::Typ));
         }
-        if !issuer.algorithms.contains(&jws.algorithm) {
+        if !issuer.algorithms.contains(&jws.header.algorithm) {
             return Err(Stop::Why(Why::AlgorithmNotAllowed));
         }
         let state = issuer.keys.load();
@@ -313,7 +314,7 @@ impl Authentication {
             }
             KeySetState::Ready(keys) => keys,
         };
-        let key = keys.select(jws.kid.as_deref(), jws.algorithm).map_err(|why| {
+        let key = keys.select(jws.header.kid.as_deref(), jws.header.algorithm).map_err(|why| {
             if why == Why::KidUnknown {
                 self.needs.key_sets.unknown_kid(&issuer.name);
             }

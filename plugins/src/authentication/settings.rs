@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct Issuer {
     /// The exact `iss`.
     pub issuer: At<String>,
-    /// Audiences of which the token must carry one.
+    /// Audiences of which the token must carry one. With `secret` the token names one audience, as a string.
     pub audiences: At<Vec<At<String>>>,
     /// Signature algorithms. HMAC and public-key algorithms do not mix.
     pub algorithms: At<Vec<At<Algorithm>>>,
@@ -20,10 +20,10 @@ pub struct Issuer {
     pub claims: Claims,
     /// The exact `typ` of the token's header; when not written, `JWT`, `at+jwt` or none is accepted.
     pub typ: Option<At<String>>,
-    /// Longest `exp - iat`.
+    /// Longest `exp - iat`, at most 7 days.
     #[serde(default = "max_lifetime")]
     pub max_lifetime: At<Millis>,
-    /// How far `iat` and `nbf` may lie in the future. `exp` has no leeway.
+    /// How far `iat` and `nbf` may lie in the future, at most 30 s. `exp` has no leeway.
     #[serde(default = "clock_skew")]
     pub clock_skew: At<Millis>,
     /// Name of the issuer's role → viewer, developer, admin or owner. A role that is not listed is no role. When not

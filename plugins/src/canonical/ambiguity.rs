@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt};
 use http::{HeaderMap, HeaderValue, header};
 use portcullis_api::{Code, Refusal};
 
+use crate::authentication::MALFORMED_CHALLENGE;
+
 /// Which piece of a head is meant, without a byte of it: paths, hosts and values are personal, and what is refused is
 /// logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +114,12 @@ macro_rules! ambiguities {
                 if let Self::Upgrade { .. } = self {
                     // RFC 6455 4.4: the version to come back with.
                     answer.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                }
+                if let Self::Repeated { name } | Self::FieldValue { name: Piece::Known(name), .. } = self
+                    && *name == header::AUTHORIZATION.as_str()
+                {
+                    // RFC 6750 3.1: two credentials, or one that is malformed.
+                    answer.insert(header::WWW_AUTHENTICATE, MALFORMED_CHALLENGE);
                 }
             }
         }

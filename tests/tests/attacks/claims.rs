@@ -125,15 +125,31 @@ fn jwt_12_a_member_that_is_there_twice() {
 
 #[test]
 fn jwt_19_a_structure_bomb() {
+    // The payload is the first of 8 levels, and has members of its own.
     let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!({ "n": inner }));
-    accepted(Token::main("acme").claim("x", nested(5)).sign(main_key()));
-    unauthorised(Token::main("acme").claim("x", nested(9)).sign(main_key()));
-    let raw = format!("{{\"x\":{}1{},{}", "[".repeat(900), "]".repeat(900), &payload()[1..]);
-    unauthorised(compact(r#"{"alg":"ES256","kid":"main-1"}"#, &raw, main_key()));
-    let members: Value = (0..200).map(|i| (format!("m{i}"), json!(i))).collect::<serde_json::Map<_, _>>().into();
-    unauthorised(Token::main("acme").claim("x", members).sign(main_key()));
-    unauthorised(Token::main("acme").claim("x", "s".repeat(1025)).sign(main_key()));
-    unauthorised(Token::main("acme").claim("x", vec![1; 129]).sign(main_key()));
+    let own = payload().matches("\":").count();
+    let members = |count: usize| -> Value {
+        (0..count).map(|i| (format!("m{i}"), json!(i))).collect::<serde_json::Map<_, _>>().into()
+    };
+    for (at_the_edge, past_it) in [
+        (nested(7), nested(8)),
+        (members(127 - own), members(128 - own)),
+        (json!("s".repeat(1024)), json!("s".repeat(1025))),
+        (json!(vec![1; 128]), json!(vec![1; 129])),
+    ] {
+        accepted(Token::main("acme").claim("x", at_the_edge).sign(main_key()));
+        unauthorised(Token::main("acme").claim("x", past_it).sign(main_key()));
+    }
+    let header = r#"{"alg":"ES256","kid":"main-1"}"#;
+    for (open, close) in [("[", "]"), ("{\"n\":", "}")] {
+        let raw = format!("{{\"x\":{}1{},{}", open.repeat(700), close.repeat(700), &payload()[1..]);
+        unauthorised(compact(header, &raw, main_key()));
+        // Never closed.
+        unauthorised(compact(header, &format!("{{\"x\":{}", open.repeat(900)), main_key()));
+    }
+    unauthorised(Token::main("acme").claim(&"n".repeat(1025), 1).sign(main_key()));
+    let header = format!("{{\"alg\":\"ES256\",\"kid\":\"main-1\",\"typ\":{}1{}}}", "[".repeat(400), "]".repeat(400));
+    unauthorised(compact(&header, &payload(), main_key()));
 }
 
 #[test]

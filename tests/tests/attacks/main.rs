@@ -5,12 +5,14 @@ mod credentials;
 mod fields;
 mod found;
 mod headers;
+mod issuers;
 mod keys;
 mod paths;
 mod property;
 mod protocol;
 mod records;
 mod sessions;
+mod signatures;
 mod tenants;
 mod tokens;
 
@@ -62,6 +64,12 @@ fn script(seen: &Seen) -> Reply {
 /// What every attacker plants: it must reach nobody.
 pub(crate) const EVIL: &str = "planted-evil";
 
+/// How a refusal is challenged (RFC 6750 section 3): without a credential, with a request that is ambiguous about it, with
+/// one that is not valid.
+pub(crate) const CHALLENGE: &str = r#"Bearer realm="portcullis""#;
+pub(crate) const INVALID_REQUEST: &str = r#"Bearer realm="portcullis", error="invalid_request""#;
+pub(crate) const INVALID_TOKEN: &str = r#"Bearer realm="portcullis", error="invalid_token""#;
+
 impl World {
     /// Sends it and asserts that it was refused with this status and never reached the upstream. On HTTP/2 the protocol
     /// layer may refuse without an answer.
@@ -79,6 +87,18 @@ impl World {
     pub(crate) fn refuses_both(&self, status: u16, request: &Request) {
         for protocol in Protocol::BOTH {
             self.refuses(protocol, status, request);
+        }
+    }
+
+    /// Sends it over both protocols and asserts that it was refused with this status and exactly this `WWW-Authenticate`,
+    /// and never reached the upstream.
+    #[track_caller]
+    pub(crate) fn challenges(&self, status: u16, challenge: &str, request: &Request) {
+        for protocol in Protocol::BOTH {
+            let answer = self.gateway.ask(protocol, request);
+            let told = (answer.status, answer.all("www-authenticate"));
+            assert_eq!(told, (status, vec![challenge]), "{protocol:?} {}", shown(request));
+            assert!(self.upstream.saw(&request.mark).is_none(), "{protocol:?} {} reached the upstream", shown(request));
         }
     }
 

@@ -4,3 +4,4 @@ mod differential;
 mod outcomes;
 pub(super) mod rig;
 mod tokens;
+mod wycheproof;

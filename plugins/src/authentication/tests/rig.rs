@@ -199,14 +199,18 @@ impl Rig {
     }
     pub(in crate::authentication) fn sign_text(&self, header: &str, payload: &str) -> String {
         let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let signature = if header.contains("HS256") {
+        let alg = ["HS256", "Ed"].into_iter().find(|alg| header.contains(alg)).unwrap_or("ES256");
+        let signature = self.sign_input(alg, &input);
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+    pub(in crate::authentication) fn sign_input(&self, alg: &str, input: &str) -> Vec<u8> {
+        if alg == "HS256" {
             hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), input.as_bytes()).as_ref().to_vec()
-        } else if header.contains("Ed") {
+        } else if alg.starts_with("Ed") {
             self.ed.sign(input.as_bytes()).as_ref().to_vec()
         } else {
             self.ec.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref().to_vec()
-        };
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+        }
     }
     /// A good ES256 token of `main`.
     pub(in crate::authentication) fn good(&self) -> String {
