@@ -18,7 +18,7 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: u32,
     /// Seconds of each measurement of `bounds`.
-    #[arg(long, default_value_t = 6.0)]
+    #[arg(long, default_value_t = 5.0)]
     pub(crate) seconds: f64,
     /// Requests per second of `bounds`, over all gateways; 3,000 when not given, or half of what the gateways can do
     /// without a limit where that is less.
