@@ -318,6 +318,12 @@ impl ProxyHttp for Proxy {
         // The connection is idle again, or has one stream less.
         drop(trip.phase.take());
         let gone = error.is_some_and(|error| classify(error, late).is_none()) && session.response_written().is_none();
+        if let Some(attempt) = trip.admitted.as_mut().and_then(Admitted::attempt)
+            && gone
+            && trip.attempts.started.is_some()
+        {
+            self.0.lockouts.abandoned(attempt);
+        }
         let status = match (gone, trip.answer.status) {
             (true, _) | (false, 0) => 499,
             (false, status) => status,

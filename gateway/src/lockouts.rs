@@ -12,7 +12,7 @@ use http::StatusCode;
 use portcullis_api::{Clock, Micros};
 use portcullis_plugins::{
     bans::{Asking, Change, Changes, Cursor},
-    login::{self, Account, Attempt, Began, Failure, Lock, LockKey, Locks, Said, SharedLogins, Success},
+    login::{self, Account, Attempt, Began, Failure, Lock, LockKey, Locks, Said, SharedLogins, Success, UnderWay},
     rate_limit::StoreFault,
 };
 use tokio::sync::Semaphore;
@@ -76,7 +76,15 @@ impl Lockouts {
 
     /// Counts what the upstream said of a login. Waits for nothing.
     pub(crate) fn answered(self: &Arc<Self>, attempt: Attempt, status: StatusCode) {
-        let (said, under_way) = attempt.answered(status);
+        self.said(attempt.answered(status));
+    }
+
+    /// Counts a login whose client went away before the upstream had answered.
+    pub(crate) fn abandoned(self: &Arc<Self>, attempt: Attempt) {
+        self.said(attempt.abandoned());
+    }
+
+    fn said(self: &Arc<Self>, (said, under_way): (Said, UnderWay)) {
         let count = |result: &str| self.metrics.login_attempts.with_label_values(&[result]).inc();
         match said {
             Said::Failed(failure) => {

@@ -239,7 +239,8 @@ impl Inner {
         for (at, asked) in ask.buckets().iter().enumerate().filter(|(_, asked)| is_leased(asked)) {
             match result.as_ref().ok().and_then(|given| given.get(at)) {
                 Some(given) => self.leases.granted(asked, given, now),
-                None => self.leases.failed(asked.key),
+                None if asked.ahead > 0 => self.leases.failed(asked.key),
+                None => {}
             }
         }
         result

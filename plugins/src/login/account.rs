@@ -5,13 +5,17 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use percent_encoding::percent_decode;
 use portcullis_api::Facts;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     authentication::strict_json::{self, Json, Limits},
+    reserved,
     waf::is_ignorable,
 };
 
@@ -30,7 +34,8 @@ pub enum Account {
     Unknown,
 }
 
-/// An account in the one way it is counted by: trimmed, without characters nobody sees, NFKC, without case.
+/// An account in the one way it is counted by: trimmed, without characters nobody sees, NFKC, without case and without the
+/// marks over and under Latin letters, which many databases do not tell apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountName(String);
 
@@ -58,7 +63,8 @@ impl AccountName {
 
 /// Up and then down: what differs in case only comes out alike, also where one letter becomes two.
 fn fold(text: &str) -> String {
-    let seen = text.chars().filter(|c| !is_ignorable(*c)).nfkc();
+    let bare = text.chars().filter(|c| !is_ignorable(*c)).nfkd().filter(|c| !('\u{300}'..='\u{36f}').contains(c));
+    let seen = bare.nfkc();
     let folded: String = seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect();
     folded.trim().to_owned()
 }
@@ -86,9 +92,13 @@ struct Unclear;
 /// What the places say, of a request with this body.
 pub(super) fn find(places: &[Place], facts: &Facts<'_>, body: &[u8]) -> Account {
     let mut found: Option<AccountName> = None;
+    let media = media(facts.headers);
+    // A body that names nobody where it is read here may name somebody where the app reads it.
+    let mut is_body_read = body.is_empty() || !places.iter().any(Place::is_in_body);
     for place in places {
-        let Ok(names) = named(place, facts, body) else { return Account::Unknown };
-        for name in names {
+        let Ok(Names { of_body, others }) = named(place, media, facts, body) else { return Account::Unknown };
+        is_body_read |= !of_body.is_empty();
+        for name in of_body.into_iter().chain(others) {
             match (AccountName::parse(&name), &found) {
                 (Some(name), None) => found = Some(name),
                 (Some(name), Some(before)) if name == *before => {}
@@ -96,39 +106,51 @@ pub(super) fn find(places: &[Place], facts: &Facts<'_>, body: &[u8]) -> Account 
             }
         }
     }
-    found.map_or(Account::Unknown, Account::Named)
+    found.filter(|_| is_body_read).map_or(Account::Unknown, Account::Named)
 }
 
-fn named<'b>(place: &Place, facts: &Facts<'_>, body: &'b [u8]) -> Result<Vec<Cow<'b, str>>, Unclear> {
+/// What one place says.
+#[derive(Default)]
+struct Names<'b> {
+    of_body: Vec<Cow<'b, str>>,
+    others: Vec<Cow<'b, str>>,
+}
+
+fn named<'b>(place: &Place, media: Media, facts: &Facts<'b>, body: &'b [u8]) -> Result<Names<'b>, Unclear> {
+    let mut names = Names::default();
     match place {
-        Place::Json(_) if media(facts.headers) != Media::Json => Ok(Vec::new()),
         Place::Json(path) => {
-            let json = strict_json::parse(body, JSON).map_err(|_| Unclear)?;
-            Ok(member(&json, path)?.into_iter().map(Cow::Owned).collect())
+            if media == Media::Json {
+                let json = strict_json::parse(body, JSON).map_err(|_| Unclear)?;
+                names.of_body.extend(member(&json, path)?.map(Cow::Owned));
+            }
         }
         Place::Form(field) => {
             // Many apps read the query and the body as one.
-            let mut names = fields(facts.query.as_bytes(), field)?
-                .into_iter()
-                .map(|n| Cow::Owned(n.into_owned()))
-                .collect::<Vec<_>>();
-            if media(facts.headers) == Media::Form {
-                names.extend(fields(body, field)?);
+            names.others = fields(facts.query.as_bytes(), field)?;
+            if media == Media::Form {
+                // Some apps read JSON whatever its type says.
+                if body.trim_ascii_start().first().is_some_and(|first| matches!(first, b'{' | b'[')) {
+                    return Err(Unclear);
+                }
+                names.of_body = fields(body, field)?;
             }
-            Ok(names)
         }
         Place::Header(name) => {
-            let mut values = facts.headers.get_all(name).iter();
+            let meant = reserved::fold(name.as_str());
+            let alike = |other: &HeaderName| reserved::fold(other.as_str()).as_str() == meant.as_str();
+            let mut values = facts.headers.iter().filter(|(other, _)| alike(other));
             match (values.next(), values.next()) {
-                (None, _) => Ok(Vec::new()),
-                (Some(value), None) => {
+                (None, _) => {}
+                (Some((_, value)), None) => {
                     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Unclear)?;
-                    Ok(vec![Cow::Owned(text.to_owned())])
+                    names.others.push(Cow::Owned(text.to_owned()));
                 }
-                (Some(_), Some(_)) => Err(Unclear),
+                (Some(_), Some(_)) => return Err(Unclear),
             }
         }
     }
+    Ok(names)
 }
 
 /// The text at a path. Some readers of JSON know no case in names, so two that differ in it are two ways to read it.
@@ -141,25 +163,42 @@ fn member(json: &Json, path: &[String]) -> Result<Option<String>, Unclear> {
         };
     };
     let members = json.object().ok_or(Unclear)?;
-    let mut alike = members.iter().filter(|(member, _)| member.eq_ignore_ascii_case(name));
+    let meant = fold(name);
+    let mut alike = members.iter().filter(|(member, _)| fold(member) == meant);
     match (alike.next(), alike.next()) {
         (None, _) => Ok(None),
-        (Some((_, value)), None) => member(value, rest),
-        (Some(_), Some(_)) => Err(Unclear),
+        (Some((written, value)), None) if written.eq_ignore_ascii_case(name) => member(value, rest),
+        (Some(_), _) => Err(Unclear),
     }
 }
 
-/// The values of a field, in whatever case its name is.
+/// The values of a field, in whatever case its name is. A name that only some readers take for it is unclear, and so is a
+/// form that some split at `;`.
 fn fields<'b>(form: &'b [u8], field: &str) -> Result<Vec<Cow<'b, str>>, Unclear> {
     let mut values = Vec::new();
+    if form.contains(&b';') {
+        return Err(Unclear);
+    }
     for pair in form.split(|c| *c == b'&').filter(|pair| !pair.is_empty()) {
         let at = pair.iter().position(|c| *c == b'=').unwrap_or(pair.len());
         let (name, value) = pair.split_at_checked(at).unwrap_or((pair, &[]));
-        if decoded(name).is_ok_and(|name| name.eq_ignore_ascii_case(field)) {
+        let name = decoded(name)?;
+        if name.eq_ignore_ascii_case(field) {
             values.push(decoded(value.strip_prefix(b"=").unwrap_or_default())?);
+        } else if loosely(&name) == loosely(field) {
+            return Err(Unclear);
         }
     }
     Ok(values)
+}
+
+/// A name as the most careless reader takes it: it ends at the first NUL or bracket, blanks and dots are underscores, and
+/// whatever folds alike is the same.
+fn loosely(name: &str) -> String {
+    let name = fold(name.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || c == '['));
+    let end = name.find(['\0', '[', ']']).unwrap_or(name.len());
+    let name = name.get(..end).unwrap_or_default().trim();
+    name.replace([' ', '.', '+'], "_")
 }
 
 fn decoded(raw: &[u8]) -> Result<Cow<'_, str>, Unclear> {
@@ -177,10 +216,22 @@ enum Media {
     Other,
 }
 
+/// What a body in another charset or coding says is not read here.
 fn media(headers: &HeaderMap) -> Media {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Media::Other;
+    }
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Media::Other };
     let text = value.to_str().unwrap_or_default();
+    let charset = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8")
+    };
+    if text.split(';').skip(1).any(charset) {
+        return Media::Other;
+    }
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.split_once('/') {
         Some(("application", "x-www-form-urlencoded")) => Media::Form,

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use portcullis_api::{At, Issues, MethodName, Millis, RouteRef, TenantId};
 
-use super::{AccountAt, Input, LoginRoute, NAME, Numbers, Preset, Settings, account::Place, ladder::Ladder};
-use crate::rate_limit::admitted;
+use super::{AccountAt, Input, LoginRoute, NAME, Numbers, Preset, Settings, Statuses, account::Place, ladder::Ladder};
+use crate::{
+    rate_limit::{CREDENTIALS, admitted},
+    reserved,
+};
 
 /// The longest that a network is known.
 const KNOWN_FOR_MAX: Millis = Millis::from_secs(365 * 86_400);
@@ -18,7 +21,7 @@ pub(super) struct Rule {
     pub(super) realm: Arc<str>,
     pub(super) places: Box<[Place]>,
     pub(super) methods: Box<[Method]>,
-    pub(super) failures: Arc<[u16]>,
+    pub(super) statuses: Arc<Statuses>,
 }
 
 /// What one route says of logins.
@@ -70,7 +73,7 @@ pub(super) fn rules(input: &Input<'_>, issues: &mut Issues) -> Option<Box<[Optio
 }
 
 fn rule(route: &RouteLogin<'_>, login: &LoginRoute, issues: &mut Issues) -> Rule {
-    let LoginRoute { account, methods, failures } = login;
+    let LoginRoute { account, methods, failures, successes } = login;
     let name = &*route.route.name;
     let realm = match (route.tenant, name.split_once('/')) {
         (Some(tenant), _) => format!("tenant:{tenant}"),
@@ -82,7 +85,10 @@ fn rule(route: &RouteLogin<'_>, login: &LoginRoute, issues: &mut Issues) -> Rule
         realm: realm.into(),
         places: places(name, account, issues),
         methods: self::methods(route, methods.as_ref(), issues),
-        failures: statuses(name, failures.as_ref(), issues),
+        statuses: Arc::new(Statuses {
+            failures: statuses(name, failures.as_ref(), &FAILURES, issues).unwrap_or_else(|| Box::new([401, 403])),
+            successes: statuses(name, successes.as_ref(), &SUCCESSES, issues),
+        }),
     }
 }
 
@@ -96,11 +102,11 @@ fn places(route: &str, account: &At<Vec<At<AccountAt>>>, issues: &mut Issues) ->
         let place = match value {
             AccountAt::Json(path) => Place::Json(path.clone().into()),
             AccountAt::Form(field) => Place::Form(field.clone()),
-            AccountAt::Header(header) => match HeaderName::from_bytes(header.as_bytes()) {
+            AccountAt::Header(name) => match header(name) {
                 Ok(header) => Place::Header(header),
-                Err(_) => {
-                    let message = format!("login of `{route}`: that is no name of a header");
-                    issues.push_help("login.account_header", span, message, "write letters, digits and hyphens");
+                Err((what, instead)) => {
+                    let message = format!("login of `{route}`: that is {what}");
+                    issues.push_help("login.account_header", span, message, instead);
                     continue;
                 }
             },
@@ -111,6 +117,22 @@ fn places(route: &str, account: &At<Vec<At<AccountAt>>>, issues: &mut Issues) ->
         places.push(place);
     }
     places.into()
+}
+
+/// A header that a client's request still has here, or what is wrong with it and what to write.
+fn header(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
+    let header = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| ("no name of a header", "write letters, digits and hyphens"))?;
+    if reserved::is_reserved(&header) {
+        return Err(("a header that the gateway strips: no login would name an account", "name one of the app's own"));
+    }
+    if CREDENTIALS.contains(&header.as_str()) {
+        return Err((
+            "a credential: each guess would be an account of its own",
+            "name a header with the account alone",
+        ));
+    }
+    Ok(header)
 }
 
 fn methods(route: &RouteLogin<'_>, written: Option<&At<Vec<At<MethodName>>>>, issues: &mut Issues) -> Box<[Method]> {
@@ -135,15 +157,38 @@ fn methods(route: &RouteLogin<'_>, written: Option<&At<Vec<At<MethodName>>>>, is
     methods.into()
 }
 
-fn statuses(route: &str, written: Option<&At<Vec<At<u16>>>>, issues: &mut Issues) -> Arc<[u16]> {
-    let Some(At { value: written, span }) = written else { return Arc::new([401, 403]) };
+/// A list of statuses, as it is told of.
+struct List {
+    code: &'static str,
+    says: &'static str,
+    left_out: &'static str,
+    from_to: (u16, u16),
+}
+
+const FAILURES: List = List {
+    code: "login.failures",
+    says: "failed",
+    left_out: "leave `failures` out for 401 and 403, or list them",
+    from_to: (400, 499),
+};
+
+const SUCCESSES: List = List {
+    code: "login.successes",
+    says: "succeeded",
+    left_out: "leave `successes` out for all 2xx, or list them",
+    from_to: (200, 399),
+};
+
+/// None where none are written.
+fn statuses(route: &str, written: Option<&At<Vec<At<u16>>>>, list: &List, issues: &mut Issues) -> Option<Box<[u16]>> {
+    let List { code, says, left_out, from_to: (from, to) } = *list;
+    let At { value: written, span } = written?;
     if written.is_empty() {
-        let message = format!("login of `{route}` has no status that says that it failed");
-        issues.push_help("login.failures", span, message, "leave `failures` out for 401 and 403, or list them");
+        issues.push_help(code, span, format!("login of `{route}` has no status that says that it {says}"), left_out);
     }
-    for At { value, span } in written.iter().filter(|status| !(400..=499).contains(&status.value)) {
-        let message = format!("{NAME} of `{route}`: {value} does not say that a login failed");
-        issues.push_help("login.failures", span, message, "write statuses from 400 to 499");
+    for At { value, span } in written.iter().filter(|status| !(from..=to).contains(&status.value)) {
+        let message = format!("{NAME} of `{route}`: {value} does not say that a login {says}");
+        issues.push_help(code, span, message, format!("write statuses from {from} to {to}"));
     }
-    written.iter().map(|status| status.value).collect()
+    Some(written.iter().map(|status| status.value).collect())
 }

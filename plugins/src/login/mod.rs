@@ -150,9 +150,23 @@ impl Unlocked {
 pub struct Attempt {
     keys: Keys,
     numbers: Arc<Numbers>,
-    failures: Arc<[u16]>,
+    statuses: Arc<Statuses>,
     named: Named,
     held: Held,
+}
+
+/// What says that a login failed, and that it succeeded.
+#[derive(Debug)]
+struct Statuses {
+    failures: Box<[u16]>,
+    /// All 2xx where none are written.
+    successes: Option<Box<[u16]>>,
+}
+
+impl Statuses {
+    fn is_success(&self, status: StatusCode) -> bool {
+        self.successes.as_ref().map_or_else(|| status.is_success(), |list| list.contains(&status.as_u16()))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,13 +203,21 @@ impl Attempt {
     /// What a final answer of this status says.
     #[must_use]
     pub fn answered(self, status: StatusCode) -> (Said, UnderWay) {
-        let Self { keys, numbers, failures, named, held } = self;
+        let Self { keys, numbers, statuses, named, held } = self;
         let said = match named {
-            _ if failures.contains(&status.as_u16()) => Said::Failed(Failure { keys, numbers }),
-            Named::Yes if status.is_success() || status.is_redirection() => Said::Succeeded(Success { keys, numbers }),
+            _ if statuses.failures.contains(&status.as_u16()) => Said::Failed(Failure { keys, numbers }),
+            Named::Yes if statuses.is_success(status) => Said::Succeeded(Success { keys, numbers }),
             Named::Yes | Named::No => Said::Nothing,
         };
         (said, UnderWay(held))
+    }
+
+    /// The client went away before the upstream had answered, which may still judge it: that is a failure, or tries would be
+    /// free for whoever hangs up.
+    #[must_use]
+    pub fn abandoned(self) -> (Said, UnderWay) {
+        let Self { keys, numbers, statuses: _, named: _, held } = self;
+        (Said::Failed(Failure { keys, numbers }), UnderWay(held))
     }
 }
 
@@ -258,11 +280,18 @@ impl Control for Login {
             Account::Unknown => Named::No,
         };
         let counted = self.counted(&keys, named).await;
-        let failures = rule.failures.clone();
-        Ok(match self.admit(&keys, counted) {
+        let statuses = rule.statuses.clone();
+        let mut admitted = self.admit(&keys, counted);
+        // Strangers' logins under way hold nobody up at home, as their locks do not.
+        if let (Err(Deny::AtOnce { scope: Scope::Account | Scope::Network, .. }), Named::Yes) = (&admitted, named)
+            && self.is_known_elsewhere(&keys).await
+        {
+            admitted = self.admit(&keys, Counted::Pair);
+        }
+        Ok(match admitted {
             Ok(held) => {
                 let numbers = self.numbers.clone();
-                Verdict::Pass(Unlocked(Some(Attempt { keys, numbers, failures, named, held })))
+                Verdict::Pass(Unlocked(Some(Attempt { keys, numbers, statuses, named, held })))
             }
             Err(deny) => Verdict::Deny(deny),
         })
@@ -302,16 +331,19 @@ impl Login {
             return Counted::Pair;
         }
         let locked = |counted| matches!(locks.stands(keys, &self.numbers, counted, clock.now()), Stands::Locked(_));
-        let Some(shared) = shared.as_ref().filter(|_| !locked(Counted::Pair) && locked(Counted::All)) else {
-            return Counted::All;
-        };
-        match shared.knows(*keys, self.numbers.known_for).await {
-            Ok(true) => {
-                locks.learn_known(keys, clock.now());
-                Counted::Pair
-            }
-            Ok(false) | Err(_) => Counted::All,
+        let is_asked = shared.is_some() && !locked(Counted::Pair) && locked(Counted::All);
+        if is_asked && self.is_known_elsewhere(keys).await { Counted::Pair } else { Counted::All }
+    }
+
+    /// Whether another gateway knows the network of the account, which this one then does too.
+    async fn is_known_elsewhere(&self, keys: &Keys) -> bool {
+        let Needs { locks, shared, clock } = &self.needs;
+        let Some(shared) = shared else { return false };
+        let known = shared.knows(*keys, self.numbers.known_for).await == Ok(true);
+        if known {
+            locks.learn_known(keys, clock.now());
         }
+        known
     }
 
     /// A slot of everything that the login counts in. What others count between the look and the taking is seen by a second

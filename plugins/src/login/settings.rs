@@ -115,9 +115,11 @@ pub struct LoginRoute {
     pub account: At<Vec<At<AccountAt>>>,
     /// Requests of these methods are logins, in upper case; `POST` when not written. Others pass uncounted.
     pub methods: Option<At<Vec<At<MethodName>>>>,
-    /// Statuses of the upstream that say that a login failed, 400 to 499; 401 and 403 when not written. 2xx and 3xx say that
-    /// it succeeded, and all others nothing.
+    /// Statuses of the upstream that say that a login failed, 400 to 499; 401 and 403 when not written.
     pub failures: Option<At<Vec<At<u16>>>>,
+    /// Statuses that say that it succeeded, 200 to 399; all 2xx when not written. A success makes the network known for the
+    /// account, so list none that a request without the right password can get. All other statuses say nothing.
+    pub successes: Option<At<Vec<At<u16>>>>,
 }
 
 /// Where an account is named.

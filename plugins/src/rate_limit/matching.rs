@@ -13,7 +13,7 @@ use super::{
 use crate::reserved;
 
 /// Headers that carry a credential.
-const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
+pub(crate) const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// The table of the document that a limit stands in, by the codes of its issues.
 pub(crate) struct Section {

@@ -33,7 +33,7 @@ pub use gcra::{REFILL_MAX, Rate, RateError, Taken};
 pub use inspect::{InspectError, Named, Seen};
 pub use keys::KeyHasher;
 pub(crate) use keys::{Hashing, Origin, Parts, Who, with_class};
-pub(crate) use matching::{Counts, Section, admitted};
+pub(crate) use matching::{CREDENTIALS, Counts, Section, admitted};
 pub use numbers::Numbers;
 pub use rules::{ApiKeyCallers, Input, PER_KEY, RouteLimits, Rules, WINDOW_MAX};
 pub use settings::*;

@@ -54,13 +54,15 @@ impl RedisCounters {
                 }
             });
         }
-        if refuses(&levels, buckets) {
+        let is_refused = refuses(&levels, buckets);
+        if is_refused {
             self.put_back(buckets, &mut levels, |bucket| bucket.binding == Binding::Together);
             // A rule in shadow is charged whatever the others say.
             let (spared, alone) = asked.into_iter().partition(|(_, bucket, _)| bucket.binding == Binding::Together);
             asked = alone;
             let spared: Vec<(usize, Bucket<'_>, u32)> = spared;
-            spared.iter().for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
+            let awaited = spared.iter().filter(|(_, _, ahead)| *ahead > 0);
+            awaited.for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
             if asked.is_empty() {
                 inner.metrics.remembered.inc();
             }
@@ -75,9 +77,12 @@ impl RedisCounters {
         let result = self.ask(ask, &of_asked).await;
         if let Err(StoreFault::Away | StoreFault::Busy) = result {
             // It may not have been sent at all, and then nobody else says that nothing is coming.
-            of_asked.iter().for_each(|bucket| inner.leases.failed(bucket.key));
+            let awaited = asked.iter().filter(|(_, _, ahead)| *ahead > 0);
+            awaited.for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
         }
         match &result {
+            // It is refused whatever became of the rules in shadow.
+            Err(_) if is_refused => return Ok(levels),
             Ok(answered) if refuses(answered, &of_asked) => {
                 self.put_back(buckets, &mut levels, |bucket| bucket.binding == Binding::Together);
             }

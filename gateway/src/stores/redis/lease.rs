@@ -107,8 +107,8 @@ pub(super) struct Leases {
     holders: Mutex<Vec<u128>>,
     /// Of which more is wanted.
     due: Mutex<Vec<u128>>,
-    /// Taken for a bucket that has lost its place meanwhile: to be given back.
-    strays: Mutex<Vec<Move>>,
+    /// To be given back as far as it has not flowed in since, and since when.
+    strays: Mutex<Vec<(Micros, Move)>>,
 }
 
 impl Leases {
@@ -126,8 +126,8 @@ impl Leases {
         self.with(bucket.key, Spend::Ask(0), |lease| {
             // A reload changed what a request costs: what was counted in another rate is given back.
             let changed = if lease.rate == bucket.rate { None } else { lease.adopt(bucket.rate, now) };
-            self.stray(changed);
-            self.stray(lease.expire(now));
+            self.stray(now, changed);
+            self.stray(now, lease.expire(now));
             let was_idle = lease.renewal == Renewal::Idle;
             let spend = lease.spend(most, now);
             if was_idle && lease.renewal == Renewal::Due {
@@ -148,7 +148,13 @@ impl Leases {
     pub(super) fn unspend(&self, bucket: &Bucket<'_>) {
         let cost = bucket.rate.cost();
         self.with(bucket.key, (), |lease| {
-            lease.newer.tokens = lease.newer.tokens.saturating_add(cost);
+            // A reload meanwhile changed what a request costs: what it was paid is not worth the same any more.
+            if lease.rate != bucket.rate {
+                return;
+            }
+            // With the older, if there are any: it may be one of them, and they flow in and end first.
+            let lot = if lease.older.expires > 0 { &mut lease.older } else { &mut lease.newer };
+            lot.tokens = lot.tokens.saturating_add(cost);
             self.list(lease);
         });
     }
@@ -162,19 +168,22 @@ impl Leases {
         let Some(set) = self.set(*key) else { return };
         let mut set = set.lock();
         if let Some(lease) = set.iter_mut().flatten().find(|lease| lease.key == *key) {
-            lease.renewal = Renewal::Idle;
+            // Only the answer that is waited for: others may have asked for a request alone meanwhile.
+            if asked.ahead > 0 {
+                lease.renewal = Renewal::Idle;
+            }
             if lease.rate != *rate {
                 // The answer to a question in another rate.
-                return self.stray(back(name, *rate, held.stands(*rate, now)));
+                return self.stray(now, back(name, *rate, held.stands(*rate, now)));
             }
-            self.stray(lease.expire(now));
+            self.stray(now, lease.expire(now));
             lease.empty = lease.emptied(asked, given, now);
             lease.full = full;
             lease.take(held);
             return self.list(lease);
         }
         if tokens > 0 {
-            return self.stray(back(name, *rate, held.stands(*rate, now)));
+            return self.stray(now, back(name, *rate, held.stands(*rate, now)));
         }
         // Nobody loses tokens for a newcomer, which may be anybody's.
         let place = set.iter_mut().filter(|place| place.as_ref().is_none_or(|lease| lease.tokens() == 0));
@@ -194,9 +203,9 @@ impl Leases {
     }
 
     /// Has this given back.
-    fn stray(&self, back: Option<Move>) {
+    fn stray(&self, now: Micros, back: Option<Move>) {
         if let Some(back) = back {
-            self.strays.lock().push(back);
+            self.strays.lock().push((now, back));
         }
     }
 
@@ -212,12 +221,12 @@ impl Leases {
 
     /// What nobody has spent in time, to be given back.
     pub(super) fn expired(&self, now: Micros) -> Vec<Move> {
-        self.give_back(|lease| lease.expire(now))
+        self.give_back(now, |lease| lease.expire(now))
     }
 
     /// All that is held, to be given back.
     pub(super) fn all(&self, now: Micros) -> Vec<Move> {
-        self.give_back(|lease| lease.give_up(now))
+        self.give_back(now, |lease| lease.give_up(now))
     }
 
     /// Whether tokens are on their way.
@@ -228,8 +237,9 @@ impl Leases {
         self.sets.iter().any(waits)
     }
 
-    fn give_back(&self, of: impl Fn(&mut Lease) -> Option<Move>) -> Vec<Move> {
-        let mut moves = std::mem::take(&mut *self.strays.lock());
+    fn give_back(&self, now: Micros, of: impl Fn(&mut Lease) -> Option<Move>) -> Vec<Move> {
+        let strays = std::mem::take(&mut *self.strays.lock());
+        let mut moves: Vec<Move> = strays.into_iter().filter_map(|(since, stray)| stray.aged(now, since)).collect();
         let holders = std::mem::take(&mut *self.holders.lock());
         for key in holders {
             self.with(key, (), |lease| {

@@ -39,6 +39,15 @@ pub(super) struct Move {
     pub(super) by: i64,
 }
 
+impl Move {
+    /// What is left of it to give back at `now`, of what stood at `since`: the rest has flowed in, and is somebody else's.
+    pub(super) fn aged(self, now: Micros, since: Micros) -> Option<Self> {
+        let age = i64::try_from(now.saturating_sub(since)).unwrap_or(i64::MAX);
+        let by = self.by.saturating_add(age);
+        (by < 0).then_some(Self { by, ..self })
+    }
+}
+
 /// What this gateway admitted by its shares while Redis was away. Times are microseconds since the store was started.
 #[derive(Default)]
 pub(super) struct Debts(Mutex<HashMap<u128, Debt>>);

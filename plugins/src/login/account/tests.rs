@@ -116,3 +116,38 @@ fn what_an_app_could_read_in_two_ways_names_no_account() {
     assert_eq!(found(&two, JSON, "", r#"{"user":"a","mail":"b"}"#), None);
     assert_eq!(found(&two, JSON, "", r#"{"user":"a","mail":"A"}"#).as_deref(), Some("a"));
 }
+
+#[test]
+fn a_decoy_beside_a_name_that_only_some_apps_read_hides_nobody() {
+    let both = [json("username"), Place::Form("username".to_owned())];
+    for body in [
+        "username=decoy&+username=victim",
+        "username=decoy& username=victim",
+        "username=decoy&username%00=victim",
+        "username=decoy&username[]=victim",
+        "username=decoy&username%5B0%5D=victim",
+        "username=decoy&u%C5%BFername=victim",
+        "username=decoy&a=1;username=victim",
+        "username=decoy&%ff=victim",
+        r#"{"username":"victim","z":"&username=decoy&"}"#,
+    ] {
+        assert_eq!(found(&both, FORM, "", body), None, "{body}");
+    }
+    let long_s = "{\"username\":\"decoy\",\"u\u{17f}ername\":\"victim\"}";
+    assert_eq!(found(&both, JSON, "", long_s), None);
+    let victim = r#"{"username":"victim"}"#;
+    for media in ["text/plain", "", "multipart/form-data; boundary=x", "application/json; charset=utf-7"] {
+        assert_eq!(found(&both, media, "username=decoy", victim), None, "{media}");
+    }
+    let form_only = [Place::Form("username".to_owned())];
+    assert_eq!(found(&form_only, JSON, "username=decoy", victim), None);
+    let fine = "application/json; charset=\"UTF-8\"";
+    assert_eq!(found(&both, fine, "", victim).as_deref(), Some("victim"));
+}
+
+#[test]
+fn marks_over_letters_are_no_other_account() {
+    for text in ["v\u{ed}ctim", "v\u{ec}ctim", "vi\u{301}ctim", "V\u{ce}CTIM"] {
+        assert_eq!(AccountName::parse(text), AccountName::parse("victim"), "{text}");
+    }
+}

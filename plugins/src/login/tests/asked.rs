@@ -45,7 +45,8 @@ fn five_in_a_quarter_of_an_hour_lock_for_one() {
 fn a_success_forgets_the_failures_of_the_account_and_not_those_of_the_network() {
     let gate = Gate::new("");
     gate.fail("ann", HOME, 3);
-    assert_eq!(gate.log_in("ANN ", ip(HOME), 302), Ok(()));
+    assert_eq!(gate.log_in("ANN ", ip(HOME), 302), Ok(()), "a redirect says nothing");
+    assert_eq!(gate.log_in("ANN ", ip(HOME), 204), Ok(()));
     gate.fail("ann", HOME, 4);
     assert_eq!(gate.log_in("ann", ip(HOME), 200), Ok(()));
     // Three failures of a network that was not known. Who logs in to an account of his own in between wins nothing.

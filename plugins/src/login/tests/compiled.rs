@@ -19,7 +19,7 @@ fn own_numbers_replace_those_of_the_preset_one_ladder_at_a_time() {
 fn the_body_is_read_only_for_logins_that_name_their_account_in_it() {
     let needs = Gate::new("").needs;
     let login = compile(
-        "[routes.a]\naccount = [\"json:user\"]\n[routes.b]\naccount = [\"header:x-user\"]\n[routes.c]\naccount = [\"form:user\"]\nmethods = [\"GET\"]",
+        "[routes.a]\naccount = [\"json:user\"]\n[routes.b]\naccount = [\"header:x-login\"]\n[routes.c]\naccount = [\"form:user\"]\nmethods = [\"GET\"]",
         &needs,
     )
     .unwrap();
