@@ -24,6 +24,7 @@ use rustls::{server::ProducesTickets, sign::CertifiedKey};
 use crate::{
     access_log::AccessLog,
     api_keys::{ApiKeyFile, ReadApiKeys},
+    assertions::Assertions,
     bans::Bans,
     body::Budget,
     clock::SystemClock,
@@ -46,6 +47,8 @@ pub(crate) struct Runtime {
     pub(crate) key_sets: Arc<Registry>,
     /// API keys.
     pub(crate) api_keys: Arc<ApiKeyFile>,
+    /// The keys of assertions.
+    pub(crate) assertions: Assertions,
     /// The listeners, each with its certificates.
     listeners: Vec<Arc<ListenerRuntime>>,
     certificates: Certificates,
@@ -174,7 +177,11 @@ impl Runtime {
         let admin = settled.admin.clone();
         let cookies = cookies(&document);
         report(&expiries(&settled), &metrics);
-        let snapshot = Snapshot::build(1, settled, cookies, controls).map_err(|error| anyhow!("{error}"))?;
+        let assertions = Assertions::default();
+        let rings = assertions.prepare(settled.assertion.as_ref(), clock.now())?;
+        let snapshot =
+            Snapshot::build(1, settled, cookies, controls, rings.clone()).map_err(|error| anyhow!("{error}"))?;
+        assertions.adopt(rings, clock.now());
         metrics.generation.set(1);
         metrics.reload_ok.set(1);
         metrics.reload_time.set(unix(&clock));
@@ -195,6 +202,7 @@ impl Runtime {
             gateway,
             key_sets,
             api_keys,
+            assertions,
             listeners,
             certificates,
             redis,
@@ -256,11 +264,12 @@ impl Runtime {
         let mut issues = Issues::default();
         let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
             .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
         let expiries = expiries(&settled);
-        let snapshot =
-            Snapshot::build(generation, settled, cookies(&document), controls).map_err(|error| anyhow!("{error}"))?;
+        let snapshot = Snapshot::build(generation, settled, cookies(&document), controls, rings.clone())
+            .map_err(|error| anyhow!("{error}"))?;
         // The servers are looked up and checked before the first request asks for one.
         for upstream in &snapshot.upstreams {
             upstream.refresh(&self.gateway.metrics).await;
@@ -271,6 +280,7 @@ impl Runtime {
         report(&expiries, &self.gateway.metrics);
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
+        self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
     }
 

@@ -8,7 +8,7 @@ use portcullis_api::TenantId;
 use portcullis_config::{HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
 use portcullis_plugins::{canonical::HeadBounds, controls::Controls, cors::Cors};
 
-use crate::upstreams::Upstream;
+use crate::{assertions::Rings, upstreams::Upstream};
 
 /// A configuration in force. Counters, key sets, pools and bans live outside, so a reload resets nobody's limit.
 pub(crate) struct Snapshot {
@@ -20,6 +20,8 @@ pub(crate) struct Snapshot {
     pub(crate) controls: Controls,
     /// In the order that routes refer to.
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// The assertions' keys.
+    pub(crate) assertions: Option<Arc<Rings>>,
     /// For answers to requests whose host is unknown.
     pub(crate) default_headers: SecurityHeaderValues,
     cors: Vec<Option<Cors>>,
@@ -33,11 +35,17 @@ impl Snapshot {
     ///
     /// # Errors
     /// When an upstream cannot be built.
-    pub(crate) fn build(generation: u64, settled: Settled, cookies: Vec<String>, controls: Controls) -> Result<Self> {
+    pub(crate) fn build(
+        generation: u64,
+        settled: Settled,
+        cookies: Vec<String>,
+        controls: Controls,
+        assertions: Option<Arc<Rings>>,
+    ) -> Result<Self> {
         let upstreams = settled
             .upstreams
             .iter()
-            .map(|spec| Upstream::build(spec, generation).map(Arc::new))
+            .map(|spec| Upstream::build(spec, assertions.as_deref(), generation).map(Arc::new))
             .collect::<Result<Vec<_>>>()?;
         let mut issues = Issues::default();
         let cors = settled.cors.iter().map(|cors| Cors::compile(cors, &mut issues)).collect();
@@ -53,6 +61,7 @@ impl Snapshot {
             router: settled.router,
             controls,
             upstreams,
+            assertions,
             default_headers: SecurityHeaderValues::default(),
         })
     }

@@ -43,7 +43,7 @@ enum Command {
         #[arg(long, short)]
         config: PathBuf,
     },
-    /// Issue, list and revoke API keys.
+    /// Issue, list and revoke API keys; print the key set of assertions.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// List and lift the blocks of clients.
