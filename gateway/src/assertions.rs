@@ -29,6 +29,17 @@ pub(crate) struct Rings {
 }
 
 impl Assertions {
+    /// The rings of the first configuration, in force: no request comes before its snapshot.
+    ///
+    /// # Errors
+    /// None: nothing was published before.
+    pub(crate) fn start(spec: Option<&AssertionSpec>, now: Micros) -> Result<(Self, Option<Arc<Rings>>), InUse> {
+        let this = Self::default();
+        let rings = this.prepare(spec, now)?;
+        this.adopt(rings.clone(), now);
+        Ok((this, rings))
+    }
+
     /// The rings of a configuration, not yet in force.
     ///
     /// # Errors

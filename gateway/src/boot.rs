@@ -35,7 +35,7 @@ use crate::{
     key_sets::Registry,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    snapshot::Snapshot,
+    snapshot::{self, Snapshot},
     stores::{self, redis::RedisCounters},
 };
 
@@ -175,17 +175,11 @@ impl Runtime {
             .collect();
         let fixed = Fixed::of(&settled);
         let admin = settled.admin.clone();
-        let cookies = cookies(&document);
+        let cookies = snapshot::cookies(&document);
         report(&expiries(&settled), &metrics);
-        let assertions = Assertions::default();
-        let rings = assertions.prepare(settled.assertion.as_ref(), clock.now())?;
-        let snapshot =
-            Snapshot::build(1, settled, cookies, controls, rings.clone()).map_err(|error| anyhow!("{error}"))?;
-        assertions.adopt(rings, clock.now());
-        metrics.generation.set(1);
-        metrics.reload_ok.set(1);
-        metrics.reload_time.set(unix(&clock));
-        metrics.store_up.set(1);
+        let (assertions, rings) = Assertions::start(settled.assertion.as_ref(), clock.now())?;
+        let snapshot = Snapshot::build(1, settled, cookies, controls, rings).map_err(|error| anyhow!("{error}"))?;
+        metrics.started(unix(&clock));
         let shared = redis.as_ref().map(|redis| -> Arc<dyn SharedBans> { Arc::new(redis.bans()) });
         let bans = Bans::new(bans, shared, clock.clone(), metrics.clone(), pseudonyms.clone());
         let gateway = Arc::new(Gateway {
@@ -268,7 +262,7 @@ impl Runtime {
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
         let expiries = expiries(&settled);
-        let snapshot = Snapshot::build(generation, settled, cookies(&document), controls, rings.clone())
+        let snapshot = Snapshot::build(generation, settled, snapshot::cookies(&document), controls, rings.clone())
             .map_err(|error| anyhow!("{error}"))?;
         // The servers are looked up and checked before the first request asks for one.
         for upstream in &snapshot.upstreams {
@@ -400,9 +394,4 @@ fn report(expiries: &[(String, i64)], metrics: &Metrics) {
     for (host, not_after) in expiries {
         metrics.cert_not_after.with_label_values(&[host]).set(*not_after);
     }
-}
-
-/// Names of the session cookies of all issuers: none of them reaches an upstream or comes back from one.
-fn cookies(document: &Document) -> Vec<String> {
-    document.issuers.values().filter_map(|issuer| issuer.cookie.as_ref()).map(|cookie| cookie.value.clone()).collect()
 }

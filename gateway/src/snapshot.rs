@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use pingora_error::Result;
 use portcullis_api::Issues;
 use portcullis_api::TenantId;
-use portcullis_config::{HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
+use portcullis_config::{Document, HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
 use portcullis_plugins::{canonical::HeadBounds, controls::Controls, cors::Cors};
 
 use crate::{assertions::Rings, upstreams::Upstream};
@@ -113,4 +113,9 @@ fn head_bounds(bounds: &Bounds) -> HeadBounds {
         fields_max: usize::try_from(bounds.header_fields_max.get()).unwrap_or(usize::MAX),
         target_bytes_max: bounds.target_bytes_max.as_len(),
     }
+}
+
+/// Names of the session cookies of all issuers: none of them reaches an upstream or comes back from one.
+pub(crate) fn cookies(document: &Document) -> Vec<String> {
+    document.issuers.values().filter_map(|issuer| issuer.cookie.as_ref()).map(|cookie| cookie.value.clone()).collect()
 }

@@ -68,7 +68,7 @@ impl Room<'_> {
     }
 
     fn whole_seconds(&mut self, field: &str, duration: &At<Millis>, most: Millis) {
-        if duration.value.as_millis() % 1000 == 0 && duration.value <= most {
+        if duration.value.as_millis().is_multiple_of(1000) && duration.value <= most {
             return;
         }
         let message = format!("{field} is {}, not whole seconds up to {most}", duration.value);

@@ -153,7 +153,9 @@ pub fn key_set<'k>(keys: impl IntoIterator<Item = &'k Arc<SigningKey>>) -> Strin
 mod tests {
     use aws_lc_rs::{
         encoding::AsDer,
-        signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, ED25519, UnparsedPublicKey},
+        signature::{
+            ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, ED25519, UnparsedPublicKey, VerificationAlgorithm,
+        },
     };
 
     use super::*;
@@ -171,14 +173,11 @@ mod tests {
         let es256 = SigningKey::from_pkcs8(Algorithm::ES256, pair.to_pkcs8v1().unwrap().as_ref()).unwrap();
         let other = Ed25519KeyPair::generate().unwrap();
         let eddsa = SigningKey::from_pkcs8(Algorithm::EdDSA, other.to_pkcs8v1().unwrap().as_ref()).unwrap();
-        for (key, public, algorithm) in [
-            (
-                &es256,
-                pair.public_key().as_ref(),
-                &ECDSA_P256_SHA256_FIXED as &dyn aws_lc_rs::signature::VerificationAlgorithm,
-            ),
+        let both: [(&SigningKey, &[u8], &dyn VerificationAlgorithm); 2] = [
+            (&es256, pair.public_key().as_ref(), &ECDSA_P256_SHA256_FIXED),
             (&eddsa, other.public_key().as_ref(), &ED25519),
-        ] {
+        ];
+        for (key, public, algorithm) in both {
             let token = key.sign(br#"{"a":1}"#).unwrap();
             let (input, signature) = token.rsplit_once('.').unwrap();
             let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();

@@ -195,6 +195,16 @@ fn the_key_set_is_public_and_without_assertions_there_is_none() {
 }
 
 #[test]
+fn a_check_notes_an_upstream_elsewhere_that_gets_no_assertion() {
+    let upstream = Upstream::start();
+    let note = |setup: Setup| String::from_utf8_lossy(&setup.check().stdout).contains("gets no `assertion`");
+    let elsewhere = |setup: Setup| setup.set("upstreams.app.servers", "[\"app.internal:80\"]");
+    assert!(note(elsewhere(Setup::new(&upstream))));
+    assert!(!note(Setup::new(&upstream)));
+    assert!(!note(elsewhere(asserting(&upstream, &["a.pem"]))));
+}
+
+#[test]
 fn an_assertion_is_no_token_of_a_client() {
     let seen = sent(Protocol::H1, &Request::get("/v1/orders").bearer(main_token("acme")));
     let assertion = seen.header("x-portcullis-assertion").unwrap();
