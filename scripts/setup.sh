@@ -9,7 +9,8 @@ wanted=(cc:gcc cmake:cmake make:make)
 case $purpose in
     build) ;;
     demo) wanted+=(curl:curl) ;;
-    test) wanted+=(redis-server:redis-server) ;;
+    # node, go and Python's cryptography run the samples of deploy/upstream-examples
+    test) wanted+=(redis-server:redis-server node:nodejs go:golang-go) ;;
     *)
         echo "setup: unknown purpose '$purpose': write build, demo or test" >&2
         exit 2
@@ -47,6 +48,9 @@ packages=()
 for pair in "${wanted[@]}"; do
     has "${pair%%:*}" || packages+=("${pair##*:}")
 done
+
+has_cryptography() { /usr/bin/python3 -c 'import cryptography' >/dev/null 2>&1; }
+if [[ $purpose == test ]] && ! has_cryptography; then packages+=(python3 python3-cryptography); fi
 
 install_packages() {
     local as_root=()
@@ -87,6 +91,10 @@ for pair in "${wanted[@]}"; do
         exit 1
     fi
 done
+if [[ $purpose == test ]] && ! has_cryptography; then
+    say "/usr/bin/python3 still has no cryptography after installing python3-cryptography" >&2
+    exit 1
+fi
 # The tests build clusters with what Redis 7 brought.
 check_redis() {
     [[ $purpose == test ]] || return 0

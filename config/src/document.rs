@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
-use portcullis_plugins::{authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, waf};
+use portcullis_plugins::{assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, waf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -32,6 +32,8 @@ pub struct Document {
     pub issuers: BTreeMap<String, authentication::Issuer>,
     /// API keys.
     pub api_keys: Option<authentication::ApiKeys>,
+    /// Signed assertions of who calls, for upstreams that ask for them.
+    pub assertion: Option<assertion::Settings>,
     /// The apps behind the gateway, by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Every control of the site, each named once.
@@ -289,6 +291,9 @@ pub struct Upstream {
     /// How long an unused connection is kept.
     #[serde(default = "upstream_idle_timeout")]
     pub idle_timeout: Millis,
+    /// With what the assertion of who calls is signed that each request carries: `"ES256"` or `"EdDSA"`, with keys of
+    /// `[assertion]`. Without it requests carry none.
+    pub assertion: Option<At<assertion::Algorithm>>,
     /// Further attempts when nothing was sent yet, or the request is safe to repeat. 0 to 5.
     #[serde(default = "retries_max")]
     pub retries_max: At<u32>,

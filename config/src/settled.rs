@@ -10,7 +10,7 @@ use std::{
 
 use http::HeaderValue;
 use portcullis_api::{Environment, Millis, Secret, TenantId, Topology};
-use portcullis_plugins::{authentication::Algorithm, cors};
+use portcullis_plugins::{assertion, authentication::Algorithm, cors};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
@@ -36,6 +36,8 @@ pub struct Settled {
     pub cors: Vec<cors::Settings>,
     /// At least one; routes refer to them by index.
     pub upstreams: Vec<UpstreamSpec>,
+    /// Signed assertions; there are keys for every upstream that asks for them.
+    pub assertion: Option<AssertionSpec>,
     /// The operator's listener.
     pub admin: Option<AdminSpec>,
     /// Logs.
@@ -88,6 +90,23 @@ pub struct UpstreamSpec {
     pub idle_timeout: Millis,
     /// Further attempts, 0 to 5.
     pub retries_max: u32,
+    /// With what the assertion of who calls is signed.
+    pub assertion: Option<assertion::Algorithm>,
+}
+
+/// Signed assertions.
+#[derive(Debug, Clone)]
+pub struct AssertionSpec {
+    /// `iss`: an https URL.
+    pub issuer: Arc<str>,
+    /// Keys of each algorithm, the oldest first; at least one key in all.
+    pub es256: Vec<Arc<assertion::SigningKey>>,
+    /// The same for Ed25519.
+    pub eddsa: Vec<Arc<assertion::SigningKey>>,
+    /// Whole seconds, 1 to 60.
+    pub lifetime: Millis,
+    /// Whole seconds, at most a day.
+    pub max_age: Millis,
 }
 
 /// Where a server of an upstream is.

@@ -27,6 +27,7 @@ mod examples {
         for name in ["admin", "pepper", "pseudonym", "session", "store"] {
             secret(base.path(), &format!("secrets/{name}"), SECRET);
         }
+        certificate(base.path(), "unused.pem", "secrets/assertion.pem", &["unused"]);
         for name in ["admin.token", "pepper"] {
             secret(base.path(), name, SECRET);
         }

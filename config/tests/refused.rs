@@ -23,6 +23,8 @@ mod cases {
         dated(base, "expired-chain.pem", "expired-key.pem", &host, (2020, 2021));
         dated(base, "future-chain.pem", "future-key.pem", &host, (2100, 2101));
         issued(base, "issued-chain.pem", "reversed-chain.pem", "issued-key.pem", &host);
+        let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        secret(base, "p384.pem", &p384.serialize_pem());
         public(base, "open-key.pem", &fs::read_to_string(base.join("key.pem")).unwrap());
         public(base, "open-secret", SECRET);
         public(base, "nothing.pem", "no certificate is in here\n");

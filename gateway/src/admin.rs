@@ -1,4 +1,5 @@
-//! The operator's listener: probes, metrics, and with a token bans, lockouts, limits and decisions. Loopback only.
+//! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, limits and decisions.
+//! Loopback only.
 
 mod limits;
 mod lockouts;
@@ -38,6 +39,7 @@ impl ServeHttp for Admin {
             (&Method::GET, "/livez") => text(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
             (&Method::GET, "/readyz") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
+            (&Method::GET, "/.well-known/portcullis/jwks.json") => self.key_set(),
             (method, _) => match path.strip_prefix("/admin/v1/") {
                 Some(rest) if self.authorized(session) => match rest.split_once('/') {
                     Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
@@ -77,6 +79,18 @@ impl Admin {
             StatusCode::OK,
             &json!({ "ready": true, "generation": snapshot.generation, "counters": store, "upstreams": upstreams }),
         )
+    }
+
+    fn key_set(&self) -> Response<Vec<u8>> {
+        let snapshot = self.runtime.gateway.snapshot.load();
+        let Some(rings) = &snapshot.assertions else {
+            return text(StatusCode::NOT_FOUND, "text/plain", b"no assertions are signed\n".to_vec());
+        };
+        let mut response = text(StatusCode::OK, "application/jwk-set+json", rings.key_set.clone().into_bytes());
+        if let Ok(age) = header::HeaderValue::try_from(format!("max-age={}", rings.max_age_s)) {
+            response.headers_mut().insert(header::CACHE_CONTROL, age);
+        }
+        response
     }
 
     fn metrics(&self) -> Response<Vec<u8>> {

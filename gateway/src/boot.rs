@@ -28,6 +28,7 @@ use fixed::Fixed;
 use crate::{
     access_log::AccessLog,
     api_keys::{ApiKeyFile, ReadApiKeys},
+    assertions::Assertions,
     bans::Bans,
     body::Budget,
     clock::SystemClock,
@@ -39,7 +40,7 @@ use crate::{
     lockouts::Lockouts,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    snapshot::Snapshot,
+    snapshot::{self, Snapshot},
     stores::{self, redis::RedisCounters},
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Runtime {
     pub(crate) key_sets: Arc<Registry>,
     /// API keys.
     pub(crate) api_keys: Arc<ApiKeyFile>,
+    /// The keys of assertions.
+    pub(crate) assertions: Assertions,
     /// The listeners, each with its certificates.
     listeners: Vec<Arc<ListenerRuntime>>,
     certificates: Certificates,
@@ -113,15 +116,13 @@ impl Runtime {
         api_keys.adopt(read_api_keys(&api_keys, &settled)?);
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
-        let limits = stores::limits(&settled.stores, &clock, redis.as_ref())?;
-        let burst = burst_counters(clock.clone(), settled.stores.keys_max);
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
             login: stores::logins(&settled.stores, &clock, redis.as_ref()),
-            limits,
+            limits: stores::limits(&settled.stores, &clock, redis.as_ref())?,
             in_flight: stores::in_flight(redis.as_ref()),
-            burst,
+            burst: burst_counters(clock.clone(), settled.stores.keys_max),
             key_sets: prepared,
             api_keys: api_keys.table.clone(),
             cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
@@ -142,10 +143,11 @@ impl Runtime {
             .collect();
         let fixed = Fixed::of(&settled);
         let admin = settled.admin.clone();
-        let cookies = cookies(&document);
+        let cookies = snapshot::cookies(&document);
         report(&expiries(&settled), &metrics);
-        let snapshot = Snapshot::build(1, settled, cookies, controls).map_err(|error| anyhow!("{error}"))?;
-        first(&metrics, &clock);
+        let (assertions, rings) = Assertions::start(settled.assertion.as_ref(), clock.now())?;
+        let snapshot = Snapshot::build(1, settled, cookies, controls, rings).map_err(|error| anyhow!("{error}"))?;
+        metrics.started(unix(&clock));
         let shared = redis.as_ref().map(|redis| -> Arc<dyn SharedBans> { Arc::new(redis.bans()) });
         let bans = Bans::new(bans, shared, clock.clone(), metrics.clone(), pseudonyms.clone());
         let gateway = Arc::new(Gateway {
@@ -163,6 +165,7 @@ impl Runtime {
             gateway,
             key_sets,
             api_keys,
+            assertions,
             listeners,
             certificates,
             redis,
@@ -225,11 +228,12 @@ impl Runtime {
         let mut issues = Issues::default();
         let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
             .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
         let expiries = expiries(&settled);
-        let snapshot =
-            Snapshot::build(generation, settled, cookies(&document), controls).map_err(|error| anyhow!("{error}"))?;
+        let snapshot = Snapshot::build(generation, settled, snapshot::cookies(&document), controls, rings.clone())
+            .map_err(|error| anyhow!("{error}"))?;
         // The servers are looked up and checked before the first request asks for one.
         for upstream in &snapshot.upstreams {
             upstream.refresh(&self.gateway.metrics).await;
@@ -240,6 +244,7 @@ impl Runtime {
         report(&expiries, &self.gateway.metrics);
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
+        self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
     }
 
@@ -340,14 +345,6 @@ fn violations(document: &Document) -> waf::Violations {
     }
 }
 
-/// What is told of the first configuration.
-fn first(metrics: &Metrics, clock: &SystemClock) {
-    metrics.generation.set(1);
-    metrics.reload_ok.set(1);
-    metrics.reload_time.set(unix(clock));
-    metrics.store_up.set(1);
-}
-
 fn unix(clock: &SystemClock) -> i64 {
     i64::try_from(clock.unix()).unwrap_or(i64::MAX)
 }
@@ -367,9 +364,4 @@ fn report(expiries: &[(String, i64)], metrics: &Metrics) {
     for (host, not_after) in expiries {
         metrics.cert_not_after.with_label_values(&[host]).set(*not_after);
     }
-}
-
-/// Names of the session cookies of all issuers: none of them reaches an upstream or comes back from one.
-fn cookies(document: &Document) -> Vec<String> {
-    document.issuers.values().filter_map(|issuer| issuer.cookie.as_ref()).map(|cookie| cookie.value.clone()).collect()
 }

@@ -10,8 +10,9 @@ use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use portcullis_api::{Mode, Outcome, Rejection};
-use portcullis_plugins::{admitted::Admitted, canonical::Target, waf};
+use portcullis_api::{Clock as _, Mode, Outcome, Rejection};
+use portcullis_plugins::{admitted::Admitted, assertion::Minted, canonical::Target, waf};
+use uuid::Uuid;
 
 use crate::{
     access_log::AccessLog,
@@ -25,7 +26,7 @@ use crate::{
     head, journey,
     lockouts::Lockouts,
     metrics::Metrics,
-    outbound::{self, CredentialPolicy, Forwarding},
+    outbound::{self, Asserting, CredentialPolicy, Forwarding, NotInjected},
     pseudonym::Pseudonyms,
     record,
     refusal::{Own, Stop},
@@ -157,6 +158,19 @@ impl ProxyHttp for Proxy {
             Target::AsReceived | Target::Server => None,
             Target::Rewritten => Some(canonical.origin_form()),
         };
+        let upstream = trip.snapshot.upstreams.get(route.upstream).ok_or_else(|| bug("no upstream"))?;
+        let mut id = Uuid::encode_buffer();
+        // Anew for each attempt: two servers that both remember what they have seen may each be sent one.
+        let assertion = upstream.signer.as_ref().map(|signer| Asserting {
+            signer,
+            path: canonical.path(),
+            query: canonical.query(),
+            minted: Minted {
+                now: self.0.clock.now(),
+                unix: self.0.clock.unix(),
+                id: Uuid::now_v7().hyphenated().encode_lower(&mut id),
+            },
+        });
         let forwarding = Forwarding {
             client: client.ip(),
             scheme: if conn.tls().is_some() { "https" } else { "http" },
@@ -164,10 +178,18 @@ impl ProxyHttp for Proxy {
             port: conn.local().port(),
             request_id: &trip.request_id,
             target,
+            assertion,
             via: if session.is_http2() { "2 portcullis" } else { "1.1 portcullis" },
         };
         let credentials = CredentialPolicy { forward: route.auth.value.credentials, cookies: trip.snapshot.cookies() };
-        outbound::strip(head).inject(admitted, &forwarding, &credentials)
+        match outbound::strip(head).inject(admitted, &forwarding, &credentials) {
+            Ok(()) => Ok(()),
+            Err(NotInjected::Failed(error)) => Err(error),
+            Err(NotInjected::TooLarge(bytes)) => {
+                trip.refused_late = Some(Own::IdentityTooLarge(bytes).rejection());
+                Err(Error::explain(ErrorType::HTTPStatus(431), "the identity is too large"))
+            }
+        }
     }
 
     async fn request_body_filter(

@@ -6,6 +6,7 @@ mod access_log;
 mod admin;
 mod answer;
 mod api_keys;
+mod assertions;
 mod bans;
 mod body;
 mod boot;

@@ -274,6 +274,14 @@ impl Metrics {
         })
     }
 
+    /// The first configuration is in force.
+    pub(crate) fn started(&self, unix: i64) {
+        self.generation.set(1);
+        self.reload_ok.set(1);
+        self.reload_time.set(unix);
+        self.store_up.set(1);
+    }
+
     /// The text exposition format.
     #[must_use]
     pub(crate) fn render(&self) -> Vec<u8> {

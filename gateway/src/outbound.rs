@@ -6,11 +6,12 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use portcullis_plugins::{
     admitted::Admitted,
+    assertion::{Bound, Minted, Signer},
     authentication::{Caller, ForwardCredentials, strip_cookie_bytes},
     reserved,
 };
@@ -34,9 +35,43 @@ pub struct Forwarding<'r> {
     pub request_id: &'r str,
     /// The origin-form target, where the client sent another form.
     pub target: Option<&'r str>,
+    /// The signed assertion, for an upstream that asks for it.
+    pub assertion: Option<Asserting<'r>>,
     /// Our entry in `Via` (RFC 9110 7.6.3): the version the client spoke, and our name.
     pub via: &'static str,
 }
+
+/// What an assertion is made of, besides who calls.
+pub struct Asserting<'r> {
+    /// What signs for the upstream.
+    pub signer: &'r Signer,
+    /// The path as it goes upstream.
+    pub path: &'r str,
+    /// The query as it goes upstream, without `?`.
+    pub query: &'r str,
+    /// When, and under which name.
+    pub minted: Minted<'r>,
+}
+
+/// Why the identity was not written. The request is refused then, never sent without it.
+#[derive(Debug)]
+pub enum NotInjected {
+    /// A value cannot stand in a header, or could not be signed.
+    Failed(Box<Error>),
+    /// The fields about the caller take so many bytes, more than an upstream may be trusted to read.
+    TooLarge(usize),
+}
+
+impl From<Box<Error>> for NotInjected {
+    fn from(error: Box<Error>) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Bytes of the fields about the caller, as HTTP/1.1 writes them.
+const FIELDS_BYTES_MAX: usize = 4 << 10;
+/// The same with the assertion: common servers give all fields of a request 8 KiB.
+const WITH_ASSERTION_BYTES_MAX: usize = 8 << 10;
 
 /// What happens to the client's own credential.
 pub struct CredentialPolicy<'r> {
@@ -60,13 +95,13 @@ impl Stripped<'_> {
     /// says otherwise.
     ///
     /// # Errors
-    /// When a value cannot stand in a header; the request is then refused, never sent without it.
+    /// When a value cannot stand in a header, or all of them are too large.
     pub fn inject(
         self,
         admitted: &Admitted,
         forwarding: &Forwarding<'_>,
         credentials: &CredentialPolicy<'_>,
-    ) -> Result<()> {
+    ) -> Result<(), NotInjected> {
         let head = self.head;
         if let Some(target) = forwarding.target {
             head.set_raw_path(target.as_bytes())?;
@@ -86,8 +121,29 @@ impl Stripped<'_> {
         if let Some(tenant) = admitted.tenant() {
             insert(head, reserved::TENANT, tenant.as_str())?;
         }
-        forwarded(head, forwarding)
+        within(&head.headers, FIELDS_BYTES_MAX)?;
+        if let Some(Asserting { signer, path, query, minted }) = &forwarding.assertion {
+            let bound = Bound { method: &head.method, path, query };
+            let assertion = signer
+                .mint(admitted, &bound, minted)
+                .map_err(|why| Error::explain(ErrorType::InternalError, why.to_string()))?;
+            head.insert_header(reserved::ASSERTION, assertion)?;
+            within(&head.headers, WITH_ASSERTION_BYTES_MAX)?;
+        }
+        Ok(forwarded(head, forwarding)?)
     }
+}
+
+/// Whether the fields about the caller fit. None is ever cut: an app that is told half of the scopes is told a lie.
+fn within(headers: &HeaderMap, max: usize) -> Result<(), NotInjected> {
+    // Nothing else of ours is there: whatever folds to one of these names was stripped.
+    let bytes = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-portcullis-"))
+        .fold(0usize, |sum, (name, value)| {
+            sum.saturating_add(name.as_str().len()).saturating_add(value.len()).saturating_add(4)
+        });
+    if bytes > max { Err(NotInjected::TooLarge(bytes)) } else { Ok(()) }
 }
 
 fn forwarded(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
@@ -158,4 +214,21 @@ fn insert(head: &mut RequestHeader, name: &'static str, value: &str) -> Result<(
     let value = HeaderValue::from_str(value)
         .or_err(ErrorType::InvalidHTTPHeader, "a verified value cannot stand in a header")?;
     head.insert_header(name, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_about_the_caller_fit_up_to_the_bound_and_not_one_byte_past_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-other", HeaderValue::from_static("does not count"));
+        for (length, fits) in [(100 - 22, true), (100 - 21, false)] {
+            // The name has 18 bytes; `: ` and the line's end have 4.
+            let value = HeaderValue::from_str(&"v".repeat(length)).unwrap();
+            headers.insert("x-portcullis-scope", value);
+            assert_eq!(within(&headers, 100).is_ok(), fits, "{length}");
+        }
+    }
 }

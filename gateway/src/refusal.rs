@@ -45,6 +45,8 @@ pub(crate) enum Own {
     BodyTimeout,
     /// The body could not be read.
     Body,
+    /// What the upstream would be told of the caller takes so many bytes.
+    IdentityTooLarge(usize),
     /// Bodies that wait for their verdict hold as much memory as they may.
     Busy,
     /// No server of the upstream is well.
@@ -78,6 +80,7 @@ codes! {
     CLIENT_ADDRESS = "request.client_address" 400 "The client address could not be settled";
     BODY_TIMEOUT = "request.body_timeout" 408 "The request body did not come in time";
     BODY = "request.body" 400 "The request body could not be read";
+    IDENTITY_TOO_LARGE = "request.identity_too_large" 431 "What the service must be told of the caller does not fit";
     BUSY = "gateway.busy" 503 "The gateway holds too many request bodies right now";
     NO_SERVER = "upstream.unavailable" 503 "The service is not available right now";
     UNREACHABLE = "upstream.unreachable" 502 "The service could not be reached";
@@ -96,6 +99,7 @@ impl Own {
             Self::ClientAddress(_) => CLIENT_ADDRESS,
             Self::BodyTimeout => BODY_TIMEOUT,
             Self::Body => BODY,
+            Self::IdentityTooLarge(_) => IDENTITY_TOO_LARGE,
             Self::Busy => BUSY,
             Self::NoServer => NO_SERVER,
             Self::Unreachable(_) => UNREACHABLE,
@@ -110,6 +114,7 @@ impl Own {
             Self::Misdirected(why) => Some((*why).into()),
             Self::ClientAddress(error) => Some(error.to_string().into()),
             Self::Unreachable(why) | Self::BadAnswer(why) | Self::Bug(why) => Some(why.into()),
+            Self::IdentityTooLarge(bytes) => Some(format!("the fields about the caller have {bytes} bytes").into()),
             Self::NoRoute
             | Self::Method { .. }
             | Self::Upgrade
@@ -135,6 +140,7 @@ impl Own {
             | Self::ClientAddress(_)
             | Self::BodyTimeout
             | Self::Body
+            | Self::IdentityTooLarge(_)
             | Self::Unreachable(_)
             | Self::BadAnswer(_)
             | Self::Timeout

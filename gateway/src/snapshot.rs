@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use pingora_error::Result;
 use portcullis_api::Issues;
 use portcullis_api::TenantId;
-use portcullis_config::{HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
+use portcullis_config::{Document, HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
 use portcullis_plugins::{canonical::HeadBounds, controls::Controls, cors::Cors};
 
-use crate::upstreams::Upstream;
+use crate::{assertions::Rings, upstreams::Upstream};
 
 /// A configuration in force. Counters, key sets, pools and bans live outside, so a reload resets nobody's limit.
 pub(crate) struct Snapshot {
@@ -20,6 +20,8 @@ pub(crate) struct Snapshot {
     pub(crate) controls: Controls,
     /// In the order that routes refer to.
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// The assertions' keys.
+    pub(crate) assertions: Option<Arc<Rings>>,
     /// For answers to requests whose host is unknown.
     pub(crate) default_headers: SecurityHeaderValues,
     cors: Vec<Option<Cors>>,
@@ -33,11 +35,17 @@ impl Snapshot {
     ///
     /// # Errors
     /// When an upstream cannot be built.
-    pub(crate) fn build(generation: u64, settled: Settled, cookies: Vec<String>, controls: Controls) -> Result<Self> {
+    pub(crate) fn build(
+        generation: u64,
+        settled: Settled,
+        cookies: Vec<String>,
+        controls: Controls,
+        assertions: Option<Arc<Rings>>,
+    ) -> Result<Self> {
         let upstreams = settled
             .upstreams
             .iter()
-            .map(|spec| Upstream::build(spec, generation).map(Arc::new))
+            .map(|spec| Upstream::build(spec, assertions.as_deref(), generation).map(Arc::new))
             .collect::<Result<Vec<_>>>()?;
         let mut issues = Issues::default();
         let cors = settled.cors.iter().map(|cors| Cors::compile(cors, &mut issues)).collect();
@@ -53,6 +61,7 @@ impl Snapshot {
             router: settled.router,
             controls,
             upstreams,
+            assertions,
             default_headers: SecurityHeaderValues::default(),
         })
     }
@@ -104,4 +113,9 @@ fn head_bounds(bounds: &Bounds) -> HeadBounds {
         fields_max: usize::try_from(bounds.header_fields_max.get()).unwrap_or(usize::MAX),
         target_bytes_max: bounds.target_bytes_max.as_len(),
     }
+}
+
+/// Names of the session cookies of all issuers: none of them reaches an upstream or comes back from one.
+pub(crate) fn cookies(document: &Document) -> Vec<String> {
+    document.issuers.values().filter_map(|issuer| issuer.cookie.as_ref()).map(|cookie| cookie.value.clone()).collect()
 }

@@ -30,8 +30,9 @@ use pingora_load_balancing::{
     health_check::{HttpHealthCheck, TcpHealthCheck},
 };
 use portcullis_config::{RouteKind, Server, UpstreamCaSpec, UpstreamProtocol, UpstreamSpec};
+use portcullis_plugins::assertion::Signer;
 
-use crate::{metrics::Metrics, refusal::Own};
+use crate::{assertions::Rings, metrics::Metrics, refusal::Own};
 
 /// How often host names are looked up again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,6 +43,8 @@ pub(crate) struct Upstream {
     pub(crate) name: Arc<str>,
     /// Attempts beyond the first.
     pub(crate) retries_max: u32,
+    /// What signs the assertion that each request carries.
+    pub(crate) signer: Option<Signer>,
     /// Finds the servers and checks them, at each [`Upstream::refresh`].
     servers: Backends,
     /// The servers that were well at the last refresh.
@@ -58,9 +61,13 @@ impl Upstream {
     /// Builds the list of servers and the peer that every request's peer is copied from.
     ///
     /// # Errors
-    /// When a CA certificate cannot be read; the configuration has checked it before.
-    pub(crate) fn build(spec: &UpstreamSpec, generation: u64) -> Result<Self> {
+    /// When a CA certificate cannot be read, or there is no key for its assertions; the configuration has checked both.
+    pub(crate) fn build(spec: &UpstreamSpec, assertions: Option<&Rings>, generation: u64) -> Result<Self> {
         let peer = peer(spec, generation)?;
+        let signer = assertions.and_then(|rings| rings.signer(spec));
+        if spec.assertion.is_some() && signer.is_none() {
+            return pingora_error::Error::e_explain(ErrorType::InternalError, "there is no key for its assertions");
+        }
         let by_name = spec.servers.iter().any(|server| matches!(server, Server::Name { .. }));
         let mut servers = Backends::new(Box::new(Servers(spec.servers.iter().map(Server::to_string).collect())));
         if let Some(health) = &spec.health {
@@ -77,6 +84,7 @@ impl Upstream {
         Ok(Self {
             name: spec.name.clone(),
             retries_max: spec.retries_max,
+            signer,
             servers,
             well: ArcSwap::default(),
             turn: AtomicUsize::new(0),

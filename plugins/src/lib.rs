@@ -3,6 +3,7 @@
 //! Direction: knows the vocabulary (`portcullis-api`) and nothing else of ours. No proxy, no file, no clock of its own.
 
 pub mod admitted;
+pub mod assertion;
 pub mod authentication;
 pub mod authorization;
 pub mod bans;

@@ -24,6 +24,8 @@ pub const ROLE: &str = "X-Portcullis-Role";
 pub const ENV: &str = "X-Portcullis-Env";
 /// The verified scopes, written by [`scopes_value`].
 pub const SCOPES: &str = "X-Portcullis-Scopes";
+/// The signed assertion of all this, for upstreams that ask for it.
+pub const ASSERTION: &str = "X-Portcullis-Assertion";
 /// The gateway's id of the request.
 pub const REQUEST_ID: &str = "X-Request-Id";
 /// The settled client address. The gateway reads the client's own before it strips it.
@@ -43,6 +45,7 @@ pub const INJECTED: &[&str] = &[
     ROLE,
     ENV,
     SCOPES,
+    ASSERTION,
     REQUEST_ID,
     FORWARDED_FOR,
     FORWARDED_PROTO,

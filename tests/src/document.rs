@@ -195,7 +195,8 @@ impl Setup {
         self.listener
     }
 
-    pub(crate) fn admin(&self) -> SocketAddr {
+    /// Where the admin listener is.
+    pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 

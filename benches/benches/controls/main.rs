@@ -2,6 +2,7 @@
 //!
 //! One function per control, in the order of the journey; a promise made in writing stands beside it as a budget.
 
+mod assertion;
 mod content;
 mod floods;
 mod heads;
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     authorization(&mut suite, &world, &caller)?;
     quota(&mut suite, &world, &caller)?;
     content::waf(&mut suite, &world)?;
+    assertion::assertion(&mut suite, &world)?;
     floods::live_keys(&mut suite)?;
     if suite.wants("flood") {
         floods::strangers()?;

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use portcullis_plugins::{authentication, burst, cors, in_flight, login, rate_limit, waf};
+use portcullis_plugins::{assertion, authentication, burst, cors, in_flight, login, rate_limit, waf};
 
 use crate::document::{
     Bounds, Health, Listener, ListenerTls, Log, Route, SecurityHeaders, Stores, TlsVersion, Upstream,
@@ -75,7 +75,9 @@ fn controls(out: &mut Defaults) {
 fn apps(out: &mut Defaults) {
     take!(out, "upstreams.NAME", Upstream, "servers = []",
         plain: [protocol, connect_timeout, response_timeout, write_timeout, idle_timeout], at: [retries_max],
-        none: [servers, tls, health]);
+        none: [servers, tls, health, assertion]);
+    take!(out, "assertion", assertion::Settings, "issuer = \"i\"",
+        plain: [], at: [lifetime, max_age], none: [issuer, es256, eddsa]);
     take!(out, "upstreams.NAME.health", Health, "", plain: [interval, timeout], at: [], none: [path]);
     take!(out, "hosts.NAME.cors", cors::Settings, "origins = []",
         plain: [credentials, max_age], at: [], none: [origins, headers, expose]);

@@ -3,6 +3,7 @@
 //! Checks that belong to a control are in the control; here is what no control sees: sockets, names, certificates,
 //! secrets, upstreams, and that no two routes match equally.
 
+mod assertion;
 mod certificates;
 mod cors;
 mod hosts;
@@ -63,10 +64,11 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
     let stores = room.stores();
     let issuers = room.issuers();
     let api_keys = room.api_keys();
+    let assertion = room.assertion();
     let upstreams = room.upstreams();
     let hosts = room.hosts();
     // Each room that answers `None` has said why; the count is the one truth about whether anything was wrong.
-    let (admin, log, stores, api_keys) = (admin?, log?, stores?, api_keys?);
+    let (admin, log, stores, api_keys, assertion) = (admin?, log?, stores?, api_keys?, assertion?);
     if room.issues.as_slice().len() > before {
         return None;
     }
@@ -76,6 +78,7 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
         router: hosts.router,
         cors: hosts.cors,
         upstreams,
+        assertion,
         admin,
         log,
         stores,

@@ -31,6 +31,7 @@ impl Room<'_> {
         }
         let servers = self.servers(name, &upstream.servers);
         let health = upstream.health.as_ref().map(|health| self.health(health));
+        let assertion = upstream.assertion.as_ref().map(|algorithm| self.asserted(algorithm));
         let tls = match &upstream.tls {
             Some(tls) => Some(self.upstream_tls(tls)?),
             None => None,
@@ -46,6 +47,7 @@ impl Room<'_> {
             write_timeout: upstream.write_timeout,
             idle_timeout: upstream.idle_timeout,
             retries_max: upstream.retries_max.value,
+            assertion,
         })
     }
 

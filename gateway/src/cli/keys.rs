@@ -1,4 +1,4 @@
-//! `portcullis keys`: API keys in the file that the gateway reads.
+//! `portcullis keys`: API keys in the file that the gateway reads, and the public keys of assertions.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use portcullis_api::{Clock, Environment, Millis, Role, Scope, Secret, SecretRef,
 use portcullis_plugins::authentication::{self, IssueRequest, Issued};
 
 use super::say;
-use crate::clock::SystemClock;
+use crate::{assertions, boot, clock::SystemClock};
 
-/// What to do with API keys.
+/// What to do with keys.
 #[derive(Subcommand)]
 pub(super) enum Keys {
     /// Make a key. It is printed once, and only its keyed hash is stored.
@@ -24,6 +24,12 @@ pub(super) enum Keys {
         /// The file of key records.
         #[arg(long)]
         file: PathBuf,
+    },
+    /// Print the key set that verifies assertions, for apps that cannot ask the admin listener.
+    Jwks {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
     },
     /// Revoke a key. The gateway reads the file again within a second.
     Revoke {
@@ -82,6 +88,11 @@ impl Keys {
                     say(&line)?;
                 }
                 Ok(())
+            }
+            Self::Jwks { config } => {
+                let (_, settled) = boot::read(&config)?;
+                let spec = settled.assertion.ok_or_else(|| anyhow!("{} has no [assertion]", config.display()))?;
+                say(&assertions::published(&spec))
             }
             Self::Revoke { file, pepper, id } => {
                 let pepper = secret(&pepper)?;

@@ -44,7 +44,7 @@ enum Command {
         #[arg(long, short)]
         config: PathBuf,
     },
-    /// Issue, list and revoke API keys.
+    /// Issue, list and revoke API keys; print the key set of assertions.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// List and lift the blocks of clients.
@@ -120,6 +120,13 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
     for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document), shared_by) {
         say(&format!("{}: note: {note}", config.display()))?;
     }
+    for upstream in settled.upstreams.iter().filter(|upstream| upstream.assertion.is_none() && is_elsewhere(upstream)) {
+        say(&format!(
+            "{}: note: upstream `{}` is on other machines and gets no `assertion`: it has to trust whoever can reach it",
+            config.display(),
+            upstream.name
+        ))?;
+    }
     if shared_by.is_some_and(|gateways| gateways.get() == 1) {
         say(&format!(
             "{}: note: `stores.instances` is 1: a gateway that has not heard yet how many there are, as after a start while the \
@@ -138,6 +145,14 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
         settled.upstreams.len(),
         if tenants.is_empty() { "none".to_owned() } else { tenants.join(" ") }
     ))
+}
+
+/// Whether a server is not on this machine, as far as the configuration tells.
+fn is_elsewhere(upstream: &portcullis_config::UpstreamSpec) -> bool {
+    upstream.servers.iter().any(|server| match server {
+        portcullis_config::Server::Address(address) => !address.ip().is_loopback(),
+        portcullis_config::Server::Name { host, .. } => host != "localhost",
+    })
 }
 
 /// Writes a line to standard output.

@@ -1,6 +1,7 @@
 //! What the gateway is for, on the real binary, with a real upstream and a real redis-server.
 
 mod addresses;
+mod assertions;
 mod bans;
 mod bodies;
 mod costs;
