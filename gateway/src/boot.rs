@@ -19,6 +19,7 @@ use portcullis_plugins::{
     burst,
     controls::{self, Controls},
     rate_limit::{KeyHasher, Table},
+    revocations::{ENTRIES_MAX, Revocations},
     waf,
 };
 use rustls::{server::ProducesTickets, sign::CertifiedKey};
@@ -125,6 +126,7 @@ impl Runtime {
             key_sets: prepared,
             api_keys: api_keys.table.clone(),
             cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
+            revocations: Arc::new(Revocations::new(ENTRIES_MAX)),
         };
         let mut issues = Issues::default();
         let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
