@@ -19,7 +19,6 @@ use portcullis_plugins::{
     burst,
     controls::{self, Controls},
     rate_limit::{KeyHasher, Table},
-    revocations::{ENTRIES_MAX, Revocations},
     waf,
 };
 use rustls::{server::ProducesTickets, sign::CertifiedKey};
@@ -40,6 +39,7 @@ use crate::{
     lockouts::Lockouts,
     metrics::Metrics,
     pseudonym::Pseudonyms,
+    revocations::Revoking,
     snapshot::Snapshot,
     stores::{self, redis::RedisCounters},
 };
@@ -116,6 +116,7 @@ impl Runtime {
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let limits = stores::limits(&settled.stores, &clock, redis.as_ref())?;
         let burst = burst_counters(clock.clone(), settled.stores.keys_max);
+        let revocations = Revoking::start(settled.revocations.as_deref(), clock.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -126,11 +127,9 @@ impl Runtime {
             key_sets: prepared,
             api_keys: api_keys.table.clone(),
             cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
-            revocations: Arc::new(Revocations::new(ENTRIES_MAX)),
+            revocations: revocations.set.clone(),
         };
-        let mut issues = Issues::default();
-        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
-            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let controls = compile(&document, &needs)?;
         let pseudonyms = Arc::new(Pseudonyms::new(settled.log.pseudonym_key.as_ref())?);
         let access = AccessLog::start(&settled.log.access, metrics.log_dropped.with_label_values(&["access"]))
             .context("the access log could not be opened")?;
@@ -154,6 +153,7 @@ impl Runtime {
             snapshot: ArcSwap::from_pointee(snapshot),
             bans: Arc::new(bans),
             lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
+            revocations: Arc::new(revocations),
             clock,
             held: Budget::default(),
             metrics,
@@ -218,15 +218,13 @@ impl Runtime {
     async fn next(&self) -> anyhow::Result<u64> {
         let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
-            return Err(anyhow!("[listeners], [admin], [log] and [stores] change with a restart only"));
+            return Err(anyhow!("[listeners], [admin], [log], [stores] and [revocations] change with a restart only"));
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         let api_keys = read_api_keys(&self.api_keys, &settled)?;
         let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
-        let mut issues = Issues::default();
-        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
-            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let controls = compile(&document, &needs)?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
         let expiries = expiries(&settled);
@@ -262,6 +260,12 @@ impl Runtime {
         let proxy = edge::prepare(proxy, &self.listeners);
         self.listeners.iter().map(|listener| edge::service(listener, &proxy)).collect()
     }
+}
+
+fn compile(document: &Document, needs: &controls::Needs) -> anyhow::Result<Controls> {
+    let mut issues = Issues::default();
+    Controls::compile(&portcullis_config::control_inputs(document), needs, &mut issues)
+        .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))
 }
 
 /// The TLS configurations of each listener; replaced as a whole by a reload.

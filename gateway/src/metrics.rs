@@ -136,6 +136,7 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "locks that ended early since the start, because there were more than there is room for",
     ),
+    ("portcullis_revocations", "gauge", &[], "revocations that hold"),
     (
         "portcullis_login_attempts_total",
         "counter",
@@ -202,6 +203,7 @@ pub(crate) struct Metrics {
     pub(crate) lockouts_active: IntGaugeVec,
     pub(crate) lockouts: IntCounterVec,
     pub(crate) lockouts_lost: IntGauge,
+    pub(crate) revocations: IntGauge,
     pub(crate) login_attempts: IntCounterVec,
     pub(crate) login_alone: IntCounter,
     pub(crate) cert_not_after: IntGaugeVec,
@@ -258,6 +260,7 @@ impl Metrics {
             lockouts_active: to.gauges("portcullis_lockouts_active")?,
             lockouts: to.counters("portcullis_lockouts_total")?,
             lockouts_lost: to.gauge("portcullis_lockouts_lost")?,
+            revocations: to.gauge("portcullis_revocations")?,
             login_attempts: to.counters("portcullis_login_attempts_total")?,
             login_alone: to.counter("portcullis_login_alone_total")?,
             cert_not_after: to.gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,

@@ -130,6 +130,7 @@ impl BackgroundService for State {
             () = upstreams(runtime) => {}
             () = bans.run() => {}
             () = lockouts.run() => {}
+            () = gateway.revocations.run() => {}
             () = reloads(runtime) => {}
             () = crowding(runtime) => {}
             _changed = shutdown.changed() => {}

@@ -143,7 +143,18 @@ impl Authentication {
     /// Whether the configuration has an issuer of this name.
     #[must_use]
     pub fn knows_issuer(&self, name: &str) -> bool {
-        self.issuers.iter().any(|issuer| &*issuer.name == name)
+        self.iss(name).is_some()
+    }
+
+    /// The `iss` of the issuer of this name.
+    #[must_use]
+    pub fn iss(&self, name: &str) -> Option<&str> {
+        self.issuers.iter().find(|issuer| &*issuer.name == name).map(|issuer| issuer.iss.as_str())
+    }
+
+    /// The names of all issuers.
+    pub fn issuer_names(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().map(|issuer| &*issuer.name)
     }
 }
 

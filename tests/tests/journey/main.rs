@@ -13,6 +13,7 @@ mod lockouts;
 mod operation;
 mod refusals;
 mod responses;
+mod revocations;
 mod store;
 mod store_modes;
 mod streams;
