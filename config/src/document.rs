@@ -224,7 +224,8 @@ impl Default for Stores {
     }
 }
 
-/// Where revocations are kept, `[revocations]`. Without it nothing can be revoked with `portcullis revoke`.
+/// Where revocations are kept, `[revocations]`. Without it, and with counters in memory, nothing can be
+/// revoked with `portcullis revoke`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocations {

@@ -116,7 +116,7 @@ impl Runtime {
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let limits = stores::limits(&settled.stores, &clock, redis.as_ref())?;
         let burst = burst_counters(clock.clone(), settled.stores.keys_max);
-        let revocations = Revoking::start(settled.revocations.as_deref(), clock.clone())?;
+        let revocations = Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),

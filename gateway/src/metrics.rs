@@ -138,6 +138,12 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
     ),
     ("portcullis_revocations", "gauge", &[], "revocations that hold"),
     (
+        "portcullis_revocation_lag_seconds",
+        "gauge",
+        &[],
+        "how long ago all that other gateways revoked was known; 0 without a shared store",
+    ),
+    (
         "portcullis_login_attempts_total",
         "counter",
         &["result"],
@@ -204,6 +210,7 @@ pub(crate) struct Metrics {
     pub(crate) lockouts: IntCounterVec,
     pub(crate) lockouts_lost: IntGauge,
     pub(crate) revocations: IntGauge,
+    pub(crate) revocation_lag: IntGauge,
     pub(crate) login_attempts: IntCounterVec,
     pub(crate) login_alone: IntCounter,
     pub(crate) cert_not_after: IntGaugeVec,
@@ -261,6 +268,7 @@ impl Metrics {
             lockouts: to.counters("portcullis_lockouts_total")?,
             lockouts_lost: to.gauge("portcullis_lockouts_lost")?,
             revocations: to.gauge("portcullis_revocations")?,
+            revocation_lag: to.gauge("portcullis_revocation_lag_seconds")?,
             login_attempts: to.counters("portcullis_login_attempts_total")?,
             login_alone: to.counter("portcullis_login_alone_total")?,
             cert_not_after: to.gauges("portcullis_tls_cert_not_after_timestamp_seconds")?,

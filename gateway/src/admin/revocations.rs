@@ -90,6 +90,7 @@ async fn revoke(runtime: &Runtime, session: &mut ServerSession) -> Result<Record
     let target = target(runtime, &asked)?;
     runtime.gateway.revocations.revoke(&target, asked.reason).await.map_err(|why| {
         let status = match &why {
+            NotRevoked::HereOnly(_) => return (StatusCode::SERVICE_UNAVAILABLE, why.to_string()),
             NotRevoked::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             NotRevoked::Nowhere | NotRevoked::Unwritten(_) | NotRevoked::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -14,6 +14,7 @@ mod operation;
 mod refusals;
 mod responses;
 mod revocations;
+mod revocations_shared;
 mod store;
 mod store_modes;
 mod streams;
