@@ -103,8 +103,10 @@ impl Revoking {
 
     /// Takes over what stands in the store. One that does not fit is no news that was heard: it is asked for again.
     async fn heard(&self, records: Vec<Record>) -> Result<(), StoreFault> {
+        // Whoever writes one down has asked for room: nobody takes it meanwhile.
+        let _writing = self.writing.lock().await;
         let now = self.clock.unix();
-        let mut news = Vec::new();
+        let (mut news, mut room) = (Vec::new(), Ok(()));
         for record in records {
             match self.set.learn(record.clone(), now) {
                 Ok(Learned::News) => news.push(record),
@@ -115,22 +117,22 @@ impl Revoking {
                         why = full.to_string(),
                         "a revocation does not hold here"
                     );
-                    return Err(StoreFault::Refused("no room for a revocation".to_owned()));
+                    room = Err(StoreFault::Refused("no room for a revocation".to_owned()));
+                    break;
                 }
             }
         }
-        if news.is_empty() {
-            return Ok(());
+        if !news.is_empty() {
+            tracing::info!(event = "revocations.learned", count = news.len(), "what other gateways revoked holds here");
+            if let Err(why) = self.write_down(news).await {
+                tracing::error!(
+                    event = "revocations.unwritten",
+                    why = why.to_string(),
+                    "it holds, and is not on the disk here"
+                );
+            }
         }
-        tracing::info!(event = "revocations.learned", count = news.len(), "what other gateways revoked holds here");
-        if let Err(why) = self.write_down(news).await {
-            tracing::error!(
-                event = "revocations.unwritten",
-                why = why.to_string(),
-                "it holds, and is not on the disk here"
-            );
-        }
-        Ok(())
+        room
     }
 
     /// Reads what other gateways revoked, at the start.
