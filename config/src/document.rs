@@ -27,6 +27,8 @@ pub struct Document {
     /// Shared state.
     #[serde(default)]
     pub stores: Stores,
+    /// Where revocations are kept.
+    pub revocations: Option<Revocations>,
     /// Who issues tokens, by name.
     #[serde(default)]
     pub issuers: BTreeMap<String, authentication::Issuer>,
@@ -222,6 +224,16 @@ impl Default for Stores {
             key: None,
         }
     }
+}
+
+/// Where revocations are kept, `[revocations]`. Without it, and with counters in memory, nothing can be
+/// revoked with `portcullis revoke`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revocations {
+    /// The file they are written to before they are answered for, and read from at the start. It is this gateway's alone, and
+    /// is made where there is none; its folder must be there.
+    pub journal: At<PathBuf>,
 }
 
 /// Where limits count.

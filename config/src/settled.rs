@@ -44,6 +44,8 @@ pub struct Settled {
     pub log: LogSpec,
     /// Shared state.
     pub stores: StoresSpec,
+    /// The file that revocations are kept in, resolved. It need not exist.
+    pub revocations: Option<PathBuf>,
     /// Who issues tokens, by name.
     pub issuers: BTreeMap<String, IssuerSpec>,
     /// API keys.

@@ -11,6 +11,7 @@ use portcullis_plugins::authentication::{
     Algorithm, ApiKeyTable, ApiKeys, Auth, Authenticated, Authentication, Deny, Input, Issuer, KeySet, KeySetState,
     KeySets, Needs, Sees, VerifiedCache,
 };
+use portcullis_plugins::revocations::Revocations;
 
 /// When it is.
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -81,6 +82,7 @@ impl Rig {
             api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
             clock: Arc::new(Still),
             cache: Arc::new(VerifiedCache::new(1 << 20)),
+            revocations: Arc::new(Revocations::new(0)),
         };
         let input = Input { issuers: &issuers, api_keys: Some(&api_keys), routes: &[(route, &auth)] };
         let mut issues = Issues::default();

@@ -1,8 +1,9 @@
-//! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, limits and decisions.
-//! Loopback only.
+//! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, revocations, limits and
+//! decisions. Loopback only.
 
 mod limits;
 mod lockouts;
+mod revocations;
 
 use std::sync::Arc;
 
@@ -33,9 +34,10 @@ pub(crate) struct Admin {
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
+        let (method, uri) = (head.method.clone(), head.uri.clone());
         #[expect(clippy::disallowed_methods, reason = "these pages are the gateway's own: nothing is forwarded by it")]
-        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-        match (&head.method, path) {
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        match (&method, path) {
             (&Method::GET, "/livez") => text(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
             (&Method::GET, "/readyz") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
@@ -43,6 +45,8 @@ impl ServeHttp for Admin {
             (method, _) => match path.strip_prefix("/admin/v1/") {
                 Some(rest) if self.authorized(session) => match rest.split_once('/') {
                     Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
+                    Some(("revocations", mark)) => revocations::one(&self.runtime, method, mark),
+                    None if rest == "revocations" => revocations::answer(&self.runtime, session, method).await,
                     Some(("lockouts", lock)) => lockouts::lift(&self.runtime, method, lock, query).await,
                     None if rest == "lockouts" => lockouts::answer(&self.runtime, method, query).await,
                     Some(_) | None => self.admin(method, rest).await,
@@ -107,6 +111,11 @@ impl Admin {
         gateway.metrics.lockouts_lost.set(i64::try_from(locks_lost).unwrap_or(i64::MAX));
         gateway.metrics.crowded.set(i64::try_from(crowded).unwrap_or(i64::MAX));
         gateway.metrics.blocks_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
+        let revoked = gateway.revocations.set.len();
+        gateway.metrics.revocations.set(i64::try_from(revoked).unwrap_or(i64::MAX));
+        if let Some(shared) = &gateway.revocations.shared {
+            gateway.metrics.revocation_lag.set(i64::try_from(shared.lag().as_secs()).unwrap_or(i64::MAX));
+        }
         if let Some(redis) = &self.runtime.redis {
             gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
         }

@@ -40,6 +40,7 @@ use crate::{
     lockouts::Lockouts,
     metrics::Metrics,
     pseudonym::Pseudonyms,
+    revocations::Revoking,
     snapshot::{self, Snapshot},
     stores::{self, redis::RedisCounters},
 };
@@ -116,6 +117,7 @@ impl Runtime {
         api_keys.adopt(read_api_keys(&api_keys, &settled)?);
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
+        let revocations = Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -126,10 +128,9 @@ impl Runtime {
             key_sets: prepared,
             api_keys: api_keys.table.clone(),
             cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
+            revocations: revocations.set.clone(),
         };
-        let mut issues = Issues::default();
-        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
-            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let controls = compile(&document, &needs)?;
         let pseudonyms = Arc::new(Pseudonyms::new(settled.log.pseudonym_key.as_ref())?);
         let access = AccessLog::start(&settled.log.access, metrics.log_dropped.with_label_values(&["access"]))
             .context("the access log could not be opened")?;
@@ -154,6 +155,7 @@ impl Runtime {
             snapshot: ArcSwap::from_pointee(snapshot),
             bans: Arc::new(bans),
             lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
+            revocations: Arc::new(revocations),
             clock,
             held: Budget::default(),
             metrics,
@@ -219,15 +221,13 @@ impl Runtime {
     async fn next(&self) -> anyhow::Result<u64> {
         let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
-            return Err(anyhow!("[listeners], [admin], [log] and [stores] change with a restart only"));
+            return Err(anyhow!("[listeners], [admin], [log], [stores] and [revocations] change with a restart only"));
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         let api_keys = read_api_keys(&self.api_keys, &settled)?;
         let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
-        let mut issues = Issues::default();
-        let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)
-            .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))?;
+        let controls = compile(&document, &needs)?;
         let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;
@@ -265,6 +265,12 @@ impl Runtime {
         let proxy = edge::prepare(proxy, &self.listeners);
         self.listeners.iter().map(|listener| edge::service(listener, &proxy)).collect()
     }
+}
+
+fn compile(document: &Document, needs: &controls::Needs) -> anyhow::Result<Controls> {
+    let mut issues = Issues::default();
+    Controls::compile(&portcullis_config::control_inputs(document), needs, &mut issues)
+        .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))
 }
 
 /// The TLS configurations of each listener; replaced as a whole by a reload.

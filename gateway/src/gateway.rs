@@ -30,6 +30,7 @@ use crate::{
     pseudonym::Pseudonyms,
     record,
     refusal::{Own, Stop},
+    revocations::Revoking,
     snapshot::Snapshot,
     trip::{Trip, facts},
 };
@@ -42,6 +43,8 @@ pub(crate) struct Gateway {
     pub(crate) bans: Arc<Bans>,
     /// Failed logins and locks.
     pub(crate) lockouts: Arc<Lockouts>,
+    /// What was revoked.
+    pub(crate) revocations: Arc<Revoking>,
     /// The clocks.
     pub(crate) clock: Arc<SystemClock>,
     /// What all held bodies may take.

@@ -29,6 +29,7 @@ mod problem;
 mod pseudonym;
 mod record;
 mod refusal;
+mod revocations;
 mod run;
 mod snapshot;
 mod stores;

@@ -121,7 +121,11 @@ impl BackgroundService for State {
         }
         // Waits for the shared store too, so that a restart does not refuse what a rule with `deny` would meanwhile.
         let gateway = &runtime.gateway;
-        let (bans, lockouts) = tokio::join!(follow::catch_up(&gateway.bans), follow::catch_up(&gateway.lockouts));
+        let (bans, lockouts, revoked) = tokio::join!(
+            follow::catch_up(&gateway.bans),
+            follow::catch_up(&gateway.lockouts),
+            gateway.revocations.catch_up()
+        );
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {
@@ -131,6 +135,7 @@ impl BackgroundService for State {
             () = upstreams(runtime) => {}
             () = bans.run() => {}
             () = lockouts.run() => {}
+            () = gateway.revocations.run(revoked) => {}
             () = reloads(runtime) => {}
             () = crowding(runtime) => {}
             _changed = shutdown.changed() => {}

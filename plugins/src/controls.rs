@@ -23,6 +23,7 @@ use crate::{
     login::{self, Login, RouteLogin},
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
+    revocations::Revocations,
     waf::{self, Waf},
 };
 
@@ -130,6 +131,8 @@ pub struct Needs {
     pub api_keys: Arc<ArcSwap<ApiKeyTable>>,
     /// Verified tokens.
     pub cache: Arc<VerifiedCache>,
+    /// What was revoked.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Controls {
@@ -233,6 +236,7 @@ fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Op
         api_keys: needs.api_keys.clone(),
         clock: needs.clock.clone(),
         cache: needs.cache.clone(),
+        revocations: needs.revocations.clone(),
     };
     Authentication::compile(input, &needs, issues)
 }
@@ -346,6 +350,7 @@ impl Needs {
             key_sets: Arc::new(NoKeys),
             api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
             cache: Arc::new(VerifiedCache::new(1 << 10)),
+            revocations: Arc::new(Revocations::new(0)),
         }
     }
 }

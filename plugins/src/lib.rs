@@ -18,6 +18,7 @@ pub mod login;
 pub mod quota;
 pub mod rate_limit;
 pub mod reserved;
+pub mod revocations;
 pub mod waf;
 
 #[cfg(test)]

@@ -177,6 +177,22 @@ impl Gateway {
         client.answer_to(method).expect("the admin listener answers")
     }
 
+    /// Hands the admin listener a document, with its token.
+    pub fn admin_post(&self, target: &str, body: &Value) -> Answer {
+        let mut client = H1::over(Dial::plain(self.setup.admin()).connect().expect("the admin listener accepts"));
+        let (body, token) = (body.to_string(), format!("Authorization: Bearer {ADMIN_TOKEN}\r\n"));
+        let length = body.len();
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: admin\r\n{token}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"));
+        client.answer_to("POST").expect("the admin listener answers")
+    }
+
+    /// Ends it at once, as a crash would, and starts it again with the same configuration.
+    pub fn crash_and_start(self) -> Self {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+        let Self { setup, .. } = self;
+        setup.start()
+    }
+
     /// The sum of a metric over every series whose label set contains all of `labels`, each written `name="value"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let text = self.admin("GET", "/metrics").text();

@@ -33,6 +33,7 @@ use portcullis_plugins::{
         self, Bucket, Clearing, Fleet, Instead, KEYS_MAX, KeyHasher, Peeking, Rate, SharedCounters, StoreFault, Table,
         Tables, Taking,
     },
+    revocations::Revocations,
     waf,
 };
 
@@ -143,6 +144,7 @@ impl World {
             key_sets: Arc::new(Keys::of(&signed)?),
             api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
             cache: Arc::new(VerifiedCache::new(cache_bytes)),
+            revocations: Arc::new(Revocations::new(0)),
         };
         let mut issues = Issues::default();
         let controls = Controls::compile(&portcullis_config::control_inputs(&document), &needs, &mut issues)

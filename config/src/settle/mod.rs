@@ -62,6 +62,7 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
     let admin = room.admin();
     let log = room.log();
     let stores = room.stores();
+    let revocations = room.revocations();
     let issuers = room.issuers();
     let api_keys = room.api_keys();
     let assertion = room.assertion();
@@ -82,6 +83,7 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
         admin,
         log,
         stores,
+        revocations,
         issuers,
         api_keys,
         tenants: tenants(doc),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::{Range, RangeInclusive},
+    path::PathBuf,
 };
 
 use portcullis_api::{At, Environment, Millis, Secret};
@@ -86,6 +87,28 @@ impl Room<'_> {
         let (deadline, instances) = (stores.deadline, stores.instances);
         let (keys_max, prefix) = (stores.keys_max.value, prefix.value.clone());
         Some(StoresSpec { counters: counters?, deadline, instances, keys_max, prefix, key })
+    }
+
+    /// The folder must be there: a journal that cannot be written would be found out with the first revocation.
+    pub(super) fn revocations(&mut self) -> Option<PathBuf> {
+        let journal = &self.document.revocations.as_ref()?.journal;
+        if journal.value.as_os_str().is_empty() {
+            let help = "write a path, e.g. journal = \"revocations.journal\"";
+            self.issues.push_help("revocations.no_path", &journal.span, "the journal of revocations has no path", help);
+            return None;
+        }
+        let path = self.resolve(&journal.value);
+        if path.is_dir() || !path.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+            let message =
+                format!("there is no folder for the journal `{}`, or it is one itself", journal.value.display());
+            self.issues.push_help(
+                "revocations.no_folder",
+                &journal.span,
+                message,
+                "make the folder, owned by the gateway's user",
+            );
+        }
+        Some(path)
     }
 
     fn counters(&mut self, counters: &At<CountersAt>) -> Option<Counters> {

@@ -13,6 +13,7 @@ pub(super) struct Fixed {
     stores: String,
     store_key: Option<Vec<u8>>,
     counters: Vec<u8>,
+    journal: Option<std::path::PathBuf>,
 }
 
 impl Fixed {
@@ -34,6 +35,7 @@ impl Fixed {
                 Counters::Memory => Vec::new(),
                 Counters::Redis(url) => expose(url.text()),
             },
+            journal: settled.revocations.clone(),
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
 
 pub(crate) mod keys;
 mod limits;
 mod lockouts;
 mod operator;
 mod reference;
+mod revocations;
 
 use std::{
     io::{self, Write},
@@ -14,7 +15,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{boot, demo, run};
+use crate::{boot, demo, revocations as revoking, run};
 
 /// A reverse-proxy security gateway that cannot fail open in silence and can explain every decision.
 #[derive(Parser)]
@@ -53,6 +54,11 @@ enum Command {
     /// List and lift the locks that failed logins began.
     #[command(subcommand)]
     Lockouts(lockouts::Lockouts),
+    /// Revoke a token, a session, a subject, a tenant, an API key, a signing key or an issuer.
+    Revoke(revocations::Revoke),
+    /// List what is revoked.
+    #[command(subcommand)]
+    Revocations(revocations::Revocations),
     /// Suggest limits from access logs; show and fill their buckets.
     #[command(subcommand)]
     Limits(limits::Limits),
@@ -84,6 +90,8 @@ pub fn main() -> ExitCode {
         Command::Keys(keys) => keys.run(),
         Command::Bans(bans) => bans.run(),
         Command::Lockouts(lockouts) => lockouts.run(),
+        Command::Revoke(revoke) => revoke.run(),
+        Command::Revocations(revocations) => revocations.run(),
         Command::Limits(limits) => limits.run(),
         Command::Explain(explain) => explain.run(),
         Command::Reference(reference) => reference.run(),
@@ -113,6 +121,9 @@ const fn terminal_width() -> usize {
 fn check(config: &std::path::Path) -> anyhow::Result<()> {
     let (document, settled) = boot::read(config)?;
     boot::read_keys(&settled)?;
+    if let Some(journal) = &settled.revocations {
+        revoking::check(journal)?;
+    }
     let shared_by = match settled.stores.counters {
         portcullis_config::Counters::Memory => None,
         portcullis_config::Counters::Redis(_) => Some(settled.stores.instances),

@@ -128,6 +128,11 @@ fn explain(line: &Value) -> Vec<String> {
 
 /// Asks the admin listener of a running gateway.
 pub(super) fn ask(config: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
+    ask_with(config, method, path, None)
+}
+
+/// [`ask`] with a document.
+pub(super) fn ask_with(config: &Path, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     // Only `[admin]`: the rest may be what the running gateway has just refused.
     let (address, token) = portcullis_config::admin(config).map_err(|why| anyhow!("{}: {why}", config.display()))?;
     let token = token.ok_or_else(|| anyhow!("{} has no admin.token", config.display()))?;
@@ -135,12 +140,11 @@ pub(super) fn ask(config: &Path, method: Method, path: &str) -> anyhow::Result<V
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(5)).build()?;
-        let answer = client
-            .request(method, format!("http://{address}/admin/v1/{path}"))
-            .bearer_auth(token)
-            .send()
-            .await
-            .with_context(|| format!("no gateway answers at {address}"))?;
+        let mut request = client.request(method, format!("http://{address}/admin/v1/{path}")).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.with_context(|| format!("no gateway answers at {address}"))?;
         let status = answer.status();
         if status == reqwest::StatusCode::UNAUTHORIZED {
             bail!("the gateway at {address} was started with another admin.token than {} has", config.display());

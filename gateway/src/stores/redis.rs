@@ -18,6 +18,7 @@ mod hot;
 mod lease;
 mod logins;
 mod renew;
+mod revocations;
 mod settle;
 mod source;
 mod tail;
@@ -55,6 +56,8 @@ use fleet::Fleet;
 use lease::Leases;
 use settle::Debts;
 use source::Source;
+
+pub(crate) use revocations::RedisRevocations;
 
 use crate::metrics::Metrics;
 

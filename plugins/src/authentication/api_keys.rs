@@ -15,6 +15,7 @@ use super::{
     deny::Why,
     identity::{API_KEY_ISSUER, Credential, Identity, Kind, Parts},
 };
+use crate::revocations::{Revocable, Target};
 
 pub(super) const ID_CHARS: usize = 12;
 pub(super) const SECRET_CHARS: usize = 43;
@@ -53,6 +54,11 @@ fn parse<'k>(key: &'k [u8], brand: &Environment) -> Result<Presented<'k>, Why> {
         return Err(Why::ApiKeyChecksum);
     }
     Ok(Presented { environment, id, secret })
+}
+
+/// Whether a key can have this id.
+pub(crate) fn is_api_key_id(text: &str) -> bool {
+    text.len() == ID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// The six base62 digits of the CRC-32 of `body`, most significant first.
@@ -111,6 +117,8 @@ impl ApiKeyTable {
             let expires = record.expires;
             let revoked = record.revoked.is_some();
             let id = record.id.clone();
+            let targets = [Target::ApiKey { id: record.id.clone() }, Target::Tenant { tenant: record.tenant.clone() }];
+            let revocable = Revocable::new(&targets, record.created);
             let identity = Arc::new(Identity::verified(Parts {
                 tenant: record.tenant,
                 issuer: API_KEY_ISSUER.into(),
@@ -123,6 +131,7 @@ impl ApiKeyTable {
                 credential: Credential::ApiKey,
                 expires: Some(expires),
                 jti: None,
+                revocable,
             }));
             keys.insert(id, Entry { hash, identity, expires, revoked });
         }

@@ -14,6 +14,8 @@ use super::{
 const CLOCK_SKEW_MAX: Millis = Millis::from_secs(30);
 const LIFETIME_MAX: Millis = Millis::from_secs(7 * 86_400);
 const HOST_PREFIX: &str = "__Host-";
+/// Longest `iss` and `aud`.
+pub(crate) const ISS_BYTES_MAX: usize = 512;
 /// Claims that users choose for themselves at most issuers (OpenID Connect Core 5.1): no ground for a tenant.
 const USER_CLAIMS: &[&str] = &["email", "name", "preferred_username", "nickname", "given_name", "family_name"];
 
@@ -268,5 +270,5 @@ fn check_twins(issuers: &BTreeMap<String, Issuer>, issues: &mut Issues) {
 }
 
 fn is_text(text: &str) -> bool {
-    (1..=512).contains(&text.len()) && text.trim() == text && is_printable(text)
+    (1..=ISS_BYTES_MAX).contains(&text.len()) && text.trim() == text && is_printable(text)
 }

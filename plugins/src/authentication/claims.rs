@@ -6,8 +6,9 @@ use super::{Presence, deny::Why, strict_json::Json};
 
 const AUDIENCES_MAX: usize = 8;
 const SCOPES_MAX: usize = 64;
-const SUBJECT_BYTES_MAX: usize = 255;
-const JTI_BYTES_MAX: usize = 128;
+pub(crate) const SUBJECT_BYTES_MAX: usize = 255;
+pub(crate) const JTI_BYTES_MAX: usize = 128;
+pub(crate) const SID_BYTES_MAX: usize = 255;
 /// Integers from here on are not the same number in every JSON parser (RFC 8259 section 6).
 const TIME_END: u64 = 1 << 53;
 
@@ -71,8 +72,10 @@ pub(super) struct Claims {
     pub(super) subject: String,
     pub(super) role: Option<Role>,
     pub(super) scopes: Vec<Scope>,
+    pub(super) issued: UnixSeconds,
     pub(super) expires: UnixSeconds,
     pub(super) jti: Option<String>,
+    pub(super) sid: Option<String>,
 }
 
 /// Reads the claims of a payload whose signature was verified; `iss` was compared when the issuer was chosen.
@@ -83,7 +86,7 @@ pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Cl
         return Err(Why::Confirmation);
     }
     audience(payload, rules)?;
-    let expires = times(payload, rules, now)?;
+    let (issued, expires) = times(payload, rules, now)?;
     let subject = payload
         .member("sub")
         .and_then(Json::text)
@@ -99,11 +102,21 @@ pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Cl
                 .to_owned(),
         ),
     };
+    // The session it belongs to (OpenID Connect Front-Channel Logout 3): what cannot be read could not be revoked.
+    let sid = match payload.member("sid") {
+        None => None,
+        Some(sid) => Some(
+            sid.text()
+                .filter(|text| (1..=SID_BYTES_MAX).contains(&text.len()) && is_printable(text))
+                .ok_or(Why::Session)?
+                .to_owned(),
+        ),
+    };
     let tenant = rules.tenant.find(payload).and_then(Json::text).ok_or(Why::Tenant)?;
     let tenant = TenantId::parse(tenant).map_err(|_| Why::Tenant)?;
     let role = role(payload, rules)?;
     let scopes = scopes(payload, rules)?;
-    Ok(Claims { tenant, subject: subject.to_owned(), role, scopes, expires, jti })
+    Ok(Claims { tenant, subject: subject.to_owned(), role, scopes, issued, expires, jti, sid })
 }
 
 fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
@@ -125,7 +138,8 @@ fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
     if found { Ok(()) } else { Err(Why::Audience) }
 }
 
-fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<UnixSeconds, Why> {
+/// When it was issued and when it ends.
+fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<(UnixSeconds, UnixSeconds), Why> {
     let time = |name: &str| match payload.member(name) {
         None => Ok(None),
         Some(Json::Whole(seconds)) if (1..TIME_END).contains(seconds) => Ok(Some(*seconds)),
@@ -155,7 +169,7 @@ fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<UnixSeconds,
     if not_before.is_some_and(|time| time > latest) {
         return Err(Why::NotYet);
     }
-    Ok(expires)
+    Ok((issued, expires))
 }
 
 /// The highest of the roles that the map knows; a role that it does not know is no role.
@@ -184,7 +198,7 @@ fn scopes(payload: &Json, rules: &Rules) -> Result<Vec<Scope>, Why> {
 
 /// No control, separator, bidi or zero-width character: the text means what it looks like in a log, and percent-encoded
 /// it is a header value.
-pub(super) fn is_printable(text: &str) -> bool {
+pub(crate) fn is_printable(text: &str) -> bool {
     text.chars().all(|c| {
         !c.is_control()
             && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use portcullis_api::{Code, Refusal};
 
 use super::strict_json::JsonError;
+use crate::revocations::Kind;
 
 /// No credential where one is needed.
 pub const REQUIRED: Code =
@@ -161,6 +162,8 @@ whys! {
     Lifetime = "exp - iat out of bounds",
     /// `jti` present and malformed.
     TokenId = "jti malformed",
+    /// `sid` present and malformed.
+    Session = "sid malformed",
     /// Tenant claim missing, malformed or reserved.
     Tenant = "tenant claim missing or malformed",
     /// Roles claim of another type.
@@ -183,11 +186,36 @@ whys! {
     ApiKeyExpired = "api key expired",
     /// Revoked.
     ApiKeyRevoked = "api key revoked",
+    /// The token was revoked, by its `jti` or by what is signed.
+    RevokedToken = "token revoked",
+    /// Its session was revoked.
+    RevokedSession = "session revoked",
+    /// Its subject was revoked after it was issued.
+    RevokedSubject = "subject revoked",
+    /// Its tenant was revoked after it was issued.
+    RevokedTenant = "tenant revoked",
+    /// The key that signed it was revoked.
+    RevokedKid = "kid revoked",
+    /// Its issuer was revoked after it was issued.
+    RevokedIssuer = "issuer revoked",
     /// Of another environment than the route.
     ApiKeyEnvironment = "api key of another environment",
 }
 
 impl Why {
+    /// A credential that verifies, and was revoked.
+    pub(super) const fn revoked(kind: Kind) -> Self {
+        match kind {
+            Kind::Jti | Kind::Token => Self::RevokedToken,
+            Kind::Sid => Self::RevokedSession,
+            Kind::Sub => Self::RevokedSubject,
+            Kind::Tenant => Self::RevokedTenant,
+            Kind::ApiKey => Self::ApiKeyRevoked,
+            Kind::Kid => Self::RevokedKid,
+            Kind::Issuer => Self::RevokedIssuer,
+        }
+    }
+
     pub(super) const fn header(error: JsonError) -> Self {
         match error {
             JsonError::Syntax => Self::HeaderSyntax,

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
-use crate::reserved;
+use crate::{reserved, revocations::Revocable};
 
 /// A verified caller.
 pub struct Identity {
@@ -29,6 +29,7 @@ pub(super) struct Parts {
     pub(super) credential: Credential,
     pub(super) expires: Option<UnixSeconds>,
     pub(super) jti: Option<String>,
+    pub(super) revocable: Revocable,
 }
 
 /// What kind of caller it is.
@@ -166,6 +167,12 @@ impl Identity {
         self.parts.jti.as_deref()
     }
 
+    /// What may revoke it.
+    #[must_use]
+    pub fn revocable(&self) -> &Revocable {
+        &self.parts.revocable
+    }
+
     /// An identity for the tests of other controls. It exists in tests only.
     #[cfg(test)]
     pub(crate) fn for_test(tenant: &str, role: Option<Role>, scopes: &[&str], credential: Credential) -> Self {
@@ -186,6 +193,7 @@ impl Identity {
             credential,
             expires: None,
             jti: None,
+            revocable: Revocable::default(),
         })
     }
 
@@ -201,6 +209,7 @@ impl Identity {
         // Subject and scopes stand in the headers once more, at worst percent-encoded.
         let told = self.told.iter().flatten().fold(0usize, |sum, (_, value)| sum.saturating_add(value.len()));
         let texts = texts.saturating_add(scopes).saturating_add(told);
+        let texts = texts.saturating_add(self.revocable().weight());
         texts.saturating_add(self.tenant().as_str().len()).saturating_add(768)
     }
 }
@@ -218,6 +227,7 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         credential: _,
         expires: _,
         jti: _,
+        revocable: _,
     } = parts;
     let subject = HeaderValue::from_str(&reserved::percent_encode_value(&format!("{issuer}:{subject}")))?;
     let mut told = vec![(reserved::SUBJECT, subject), (reserved::KIND, HeaderValue::from_static(kind.as_str()))];

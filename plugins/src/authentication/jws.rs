@@ -109,7 +109,7 @@ pub(super) fn named(name: &str) -> Option<Algorithm> {
 }
 
 /// `[A-Za-z0-9._~:@/+=-]{1,128}`.
-pub(super) fn is_kid(text: &str) -> bool {
+pub(crate) fn is_kid(text: &str) -> bool {
     (1..=KID_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:@/+=-".contains(&byte))
 }

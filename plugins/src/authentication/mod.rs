@@ -12,6 +12,7 @@ mod api_key_file;
 mod api_key_issue;
 mod api_keys;
 mod cache;
+mod caller;
 mod check_issuers;
 mod claims;
 mod compile;
@@ -35,17 +36,23 @@ pub use api_key_file::list_records;
 pub use api_key_file::{ApiKeyFileError, LIFETIME_MAX_S};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
 pub use api_keys::ApiKeyTable;
+pub(crate) use api_keys::is_api_key_id;
 pub use cache::{CACHE_BYTES, VerifiedCache};
+pub(crate) use check_issuers::ISS_BYTES_MAX;
+pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_printable};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
 pub(crate) use deny::MALFORMED_CHALLENGE;
 pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
+pub(crate) use jws::is_kid;
 pub use keys::{JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, KeySets};
 pub use settings::*;
 
+use caller::{identity_of, revocable};
 use credential::{Known, Presented};
-use identity::Parts;
+
+use crate::revocations::Revocations;
 
 /// What the document says of credentials.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +85,8 @@ pub struct Needs {
     pub clock: Arc<dyn Clock>,
     /// Verified tokens.
     pub cache: Arc<VerifiedCache>,
+    /// What was revoked.
+    pub revocations: Arc<Revocations>,
 }
 
 /// The compiled control.
@@ -134,7 +143,18 @@ impl Authentication {
     /// Whether the configuration has an issuer of this name.
     #[must_use]
     pub fn knows_issuer(&self, name: &str) -> bool {
-        self.issuers.iter().any(|issuer| &*issuer.name == name)
+        self.iss(name).is_some()
+    }
+
+    /// The `iss` of the issuer of this name.
+    #[must_use]
+    pub fn iss(&self, name: &str) -> Option<&str> {
+        self.issuers.iter().find(|issuer| &*issuer.name == name).map(|issuer| issuer.iss.as_str())
+    }
+
+    /// The names of all issuers.
+    pub fn issuer_names(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().map(|issuer| &*issuer.name)
     }
 }
 
@@ -194,11 +214,22 @@ impl Authentication {
                 Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
             });
         };
-        match self.verify(route, presented, self.needs.clock.unix()) {
+        let verified = self.verify(route, presented, self.needs.clock.unix());
+        match verified.and_then(|identity| self.unrevoked(identity)) {
             Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
         }
+    }
+
+    /// Asked of whatever verified: now, in an earlier request, or as an API key.
+    fn unrevoked(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Failure> {
+        let Some(kind) = self.needs.revocations.revoked(identity.revocable()) else { return Ok(identity) };
+        let issuer = match identity.kind() {
+            Kind::User => Some(identity.issuer().into()),
+            Kind::ApiKey => None,
+        };
+        Err(Failure::Denied(Deny::Invalid { why: Why::revoked(kind), issuer }))
     }
 
     fn verify(&self, route: &RouteRule, presented: Presented<'_>, now: UnixSeconds) -> Result<Arc<Identity>, Failure> {
@@ -257,12 +288,14 @@ impl Authentication {
         if !admits(index) {
             return Err(self.no(index, Why::IssuerNotAccepted));
         }
-        let (claims, keys_generation) = self.signed_claims(issuer, &jws, now).map_err(|failure| match failure {
-            Stop::Why(why) => self.no(index, why),
-            Stop::Fault(fault) => Failure::Unknown(fault),
-        })?;
+        let Signed { claims, keys_generation, kid } =
+            self.signed_claims(issuer, &jws, now).map_err(|failure| match failure {
+                Stop::Why(why) => self.no(index, why),
+                Stop::Fault(fault) => Failure::Unknown(fault),
+            })?;
         let expires = claims.expires;
-        let identity = Arc::new(identity_of(issuer, claims, credential));
+        let revocable = revocable(issuer, &claims, kid, jws.signing_input);
+        let identity = Arc::new(identity_of(issuer, claims, credential, revocable));
         self.needs.cache.insert(
             key,
             cache::Entry {
@@ -289,12 +322,7 @@ impl Authentication {
     }
 
     /// Verifies the signature and reads the claims; also tells which keys did it.
-    fn signed_claims(
-        &self,
-        issuer: &IssuerRule,
-        jws: &jws::Jws<'_>,
-        now: UnixSeconds,
-    ) -> Result<(claims::Claims, u128), Stop> {
+    fn signed_claims(&self, issuer: &IssuerRule, jws: &jws::Jws<'_>, now: UnixSeconds) -> Result<Signed, Stop> {
         let typ_fits = match (&issuer.typ, &jws.header.typ) {
             (Some(pinned), Some(typ)) => pinned == typ,
             (Some(_), None) => false,
@@ -322,7 +350,7 @@ impl Authentication {
         })?;
         key.verify(jws.signing_input, &jws.signature).map_err(Stop::Why)?;
         let claims = claims::read(&jws.payload, &issuer.claims, now).map_err(Stop::Why)?;
-        Ok((claims, keys.generation()))
+        Ok(Signed { claims, keys_generation: keys.generation(), kid: key.kid.clone() })
     }
 
     fn no(&self, issuer: usize, why: Why) -> Failure {
@@ -331,27 +359,18 @@ impl Authentication {
     }
 }
 
+/// What the signature of a token's issuer stands for.
+struct Signed {
+    claims: claims::Claims,
+    keys_generation: u128,
+    /// Of the key that verified it, which is not always what the token says.
+    kid: Option<String>,
+}
+
 /// Why a token of a known issuer gave no claims.
 enum Stop {
     Why(Why),
     Fault(Fault),
-}
-
-fn identity_of(issuer: &IssuerRule, claims: claims::Claims, credential: Credential) -> Identity {
-    let claims::Claims { tenant, subject, role, scopes, expires, jti } = claims;
-    Identity::verified(Parts {
-        tenant,
-        issuer: Arc::clone(&issuer.name),
-        subject,
-        kind: Kind::User,
-        role,
-        scopes,
-        environment: None,
-        key_id: None,
-        credential,
-        expires: Some(expires),
-        jti,
-    })
 }
 
 fn no(why: Why) -> Failure {

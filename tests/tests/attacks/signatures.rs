@@ -92,6 +92,26 @@ fn jwt_22_the_other_signature_of_a_token_is_the_same_caller() {
 }
 
 #[test]
+fn jwt_22_the_other_signature_of_a_revoked_token_is_revoked() {
+    let gateway = Setup::new(&world().upstream)
+        .with("[revocations]\njournal = \"revocations.journal\"")
+        .set("issuers.main.jti", "\"optional\"")
+        .start();
+    let status = |token: &str| gateway.send(&with(token)).status;
+    for token in [Token::main("acme").sign(main_key()), Token::main("globex").without("jti").sign(main_key())] {
+        let (input, signature) = cut(&token);
+        let twin = [&signature[..32], &sum(&ORDER, &signature[32..], -1)].concat();
+        let twin = format!("{input}.{}", b64(&twin));
+        assert_eq!((status(&token), status(&twin)), (200, 200));
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, input.as_bytes());
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let asked = json!({"kind": "token", "value": digest, "reason": "stolen"});
+        assert_eq!(gateway.admin_post("/admin/v1/revocations", &asked).status, 200);
+        assert_eq!((status(&token), status(&twin)), (401, 401));
+    }
+}
+
+#[test]
 fn jwt_23_an_ed25519_signature_has_one_form() {
     let key = Key::eddsa("ed-1");
     let gateway = Setup::new(&world().upstream)

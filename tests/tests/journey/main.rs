@@ -14,6 +14,8 @@ mod lockouts;
 mod operation;
 mod refusals;
 mod responses;
+mod revocations;
+mod revocations_shared;
 mod store;
 mod store_modes;
 mod streams;

@@ -2,6 +2,7 @@
 
 mod differential;
 mod outcomes;
+mod revoked;
 pub(super) mod rig;
 mod tokens;
 mod wycheproof;

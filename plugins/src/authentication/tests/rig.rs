@@ -132,6 +132,7 @@ pub(in crate::authentication) fn needs(names: &[&str], clock: Arc<StillClock>) -
         api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
         clock,
         cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
+        revocations: Arc::new(Revocations::new(64)),
     };
     (needs, cells)
 }

@@ -13,6 +13,7 @@ use portcullis_plugins::{
         Answer, ApiKeyCallers, Input, Limit, Needs, RateLimit, RouteLimits, Rules, Sees, SharedCounters, StoreFault,
         Tables,
     },
+    revocations::{Kind, Reason, Record, Target},
 };
 
 use super::{
@@ -146,6 +147,10 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     assert_eq!(bans.changes(None).await.unwrap().clients.len(), 1);
     assert_eq!(bans.lift(client, 1_000_000).await, Ok(true));
     lock_and_unlock(&counters.logins()).await;
+    let target = Target::parse(Kind::Tenant, None, None, "acme").unwrap();
+    let record = Record::new(&target, 1_800_000_000, Reason::try_from("a test".to_owned()).unwrap());
+    counters.revocations().add(&record).await.unwrap();
+    assert_eq!(counters.revocations().read(None).await.unwrap().records, [record]);
     // And no more than that: what others keep there is out of reach.
     let () = server.run(&["SET", "other", "1"]).await;
     let client = ::redis::Client::open(format!("redis://portcullis:secret@127.0.0.1:{}/", server.port())).unwrap();

@@ -1,0 +1,117 @@
+//! `portcullis revoke` and `portcullis revocations`: asked of a running gateway over its admin listener.
+
+use std::{
+    io::{Read as _, stdin},
+    path::PathBuf,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use portcullis_plugins::{authentication::TOKEN_BYTES_MAX, revocations::signing_digest};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{
+    operator::{ask, ask_with},
+    say,
+};
+
+/// What is revoked.
+#[derive(Args)]
+pub(super) struct Revoke {
+    /// `jti`, `sid`, `sub`, `tenant`, `api_key`, `kid`, `issuer`, or `token` for a token without an id.
+    kind: String,
+    /// Its value; of an issuer its name in the configuration; `-` reads it from standard input. A `token` is always read from
+    /// there, so that it stands in no list of processes, and only a digest of what is signed leaves this command.
+    value: String,
+    /// The issuer, by its name in the configuration: for `jti`, `sid`, `sub` and `kid`.
+    #[arg(long)]
+    issuer: Option<String>,
+    /// The tenant: for `jti` and `sid`; for `sub` where it is revoked in one tenant only.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Why, for the record: up to 200 characters.
+    #[arg(long)]
+    reason: String,
+    /// The configuration file of the running gateway.
+    #[arg(long, short)]
+    config: PathBuf,
+}
+
+/// What to do with revocations.
+#[derive(Subcommand)]
+pub(super) enum Revocations {
+    /// List what is revoked, the newest first.
+    List {
+        /// The configuration file of the running gateway.
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+}
+
+impl Revoke {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Self { kind, value, issuer, tenant, reason, config } = self;
+        let value = match (kind.as_str(), value.as_str()) {
+            ("token", "-") => token_digest(&read()?)?,
+            ("token", _) => bail!("a token is read from standard input: write `-` and hand it in"),
+            (_, "-") => read()?,
+            (_, _) => value,
+        };
+        let asked = json!({ "kind": kind, "value": value, "issuer": issuer, "tenant": tenant, "reason": reason });
+        let answer = ask_with(&config, Method::POST, "revocations", Some(&asked))?;
+        say(&format!("revoked: {}", line(&answer)))
+    }
+}
+
+impl Revocations {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Self::List { config } = self;
+        let answer = ask(&config, Method::GET, "revocations")?;
+        let listed = answer.get("revocations").and_then(Value::as_array).cloned().unwrap_or_default();
+        if listed.is_empty() {
+            return say("nothing is revoked");
+        }
+        for revocation in &listed {
+            say(&line(revocation))?;
+        }
+        match answer.get("left_out").and_then(Value::as_u64) {
+            Some(0) | None => Ok(()),
+            Some(more) => say(&format!("and {more} older ones")),
+        }
+    }
+}
+
+fn read() -> anyhow::Result<String> {
+    let mut text = String::new();
+    let most = u64::try_from(TOKEN_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
+    stdin().lock().take(most).read_to_string(&mut text).context("standard input")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn token_digest(token: &str) -> anyhow::Result<String> {
+    let mut parts = token.rsplitn(2, '.');
+    match (parts.next(), parts.next()) {
+        (Some(_signature), Some(signed)) if signed.contains('.') => {
+            Ok(portcullis_api::hex(&signing_digest(signed.as_bytes())))
+        }
+        _ => bail!("that is no token: it has not three parts"),
+    }
+}
+
+fn line(revocation: &Value) -> String {
+    let text = |name: &str| revocation.get(name).and_then(Value::as_str);
+    let mut line = format!("{} {}", text("mark").unwrap_or("-"), text("kind").unwrap_or("-"));
+    for name in ["name", "issuer", "tenant"] {
+        if let Some(value) = text(name) {
+            line.push_str(&format!(" {name}={}", value.escape_debug()));
+        }
+    }
+    let at =
+        revocation.get("at").and_then(Value::as_i64).and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
+    if let Some(at) = at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()) {
+        line.push_str(&format!(" at {at}"));
+    }
+    line.push_str(&format!(": {}", text("reason").unwrap_or("-").escape_debug()));
+    line
+}

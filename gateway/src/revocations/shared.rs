@@ -1,0 +1,144 @@
+//! Revocations that all gateways of a deployment share: each is added to the stream of the store, which every gateway reads
+//! four times a second.
+//!
+//! Invariant: what a gateway knows and the stream does not hold is added to it. A store that comes back empty, or without
+//! its last writes, is filled again by whoever is there.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use portcullis_api::UnixSeconds;
+use portcullis_plugins::{
+    rate_limit::StoreFault,
+    revocations::{Mark, Record},
+};
+use tokio::time::sleep;
+
+use super::Revoking;
+use crate::{follow::CATCH_UP_MAX, stores::redis::RedisRevocations};
+
+/// Between two readings.
+const READ_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two attempts at the start.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+/// Readings in a row that fail before it is told.
+const READS_FAILED: u32 = 4;
+
+/// The stream, and how far it was heard.
+pub(crate) struct Shared {
+    store: RedisRevocations,
+    /// Whether the store was not told of a revocation: then all is compared.
+    untold: AtomicBool,
+    /// When all that stands in the stream was known last; at first, when this began.
+    heard: Mutex<Instant>,
+}
+
+/// The last entry that was read; none before the first reading, and when the store may be another one.
+#[derive(Default)]
+pub(crate) struct Cursor(Option<String>);
+
+impl Shared {
+    pub(crate) fn new(store: RedisRevocations) -> Self {
+        Self { store, untold: AtomicBool::new(false), heard: Mutex::new(Instant::now()) }
+    }
+
+    /// How long ago all that stands in the stream was known.
+    pub(crate) fn lag(&self) -> Duration {
+        self.heard.lock().elapsed()
+    }
+
+    /// Tells the others. What cannot be told now is told when the store answers.
+    pub(super) async fn tell(&self, record: &Record) -> Result<(), StoreFault> {
+        let told = self.store.add(record).await;
+        if told.is_err() {
+            self.untold.store(true, Ordering::Release);
+        }
+        told
+    }
+
+    /// Reads until there is no more, and adds what is missing where all of it was read.
+    async fn read(&self, revoking: &Revoking, cursor: &mut Cursor) -> Result<(), StoreFault> {
+        if self.untold.swap(false, Ordering::AcqRel) {
+            cursor.0 = None;
+        }
+        let mut from = cursor.0.take();
+        let whole = from.is_none();
+        let mut stands: HashMap<Mark, UnixSeconds> = HashMap::new();
+        let began = Instant::now();
+        loop {
+            let page = self.store.read(from.as_deref()).await?;
+            if from.is_some() && page.first != from {
+                // It has begun anew, or lost its last writes: all is read, and compared, at once the next time.
+                return Ok(());
+            }
+            if whole {
+                for Record { mark, at, .. } in &page.records {
+                    let known = stands.entry(*mark).or_insert(*at);
+                    *known = (*known).max(*at);
+                }
+            }
+            revoking.heard(page.records).await?;
+            from = page.last.or(from);
+            if !page.more {
+                break;
+            }
+        }
+        if whole {
+            for record in revoking.set.list() {
+                if stands.get(&record.mark).is_none_or(|at| *at < record.at) {
+                    self.store.add(&record).await?;
+                }
+            }
+        }
+        cursor.0 = from;
+        *self.heard.lock() = began;
+        Ok(())
+    }
+
+    /// Reads what is revoked, at the start, and says how far.
+    pub(super) async fn catch_up(&self, revoking: &Revoking) -> Cursor {
+        let (mut cursor, began) = (Cursor::default(), Instant::now());
+        while self.read(revoking, &mut cursor).await.is_err() {
+            if began.elapsed() >= CATCH_UP_MAX {
+                unheard("nothing could be read at the start");
+                break;
+            }
+            sleep(CATCH_UP_INTERVAL).await;
+        }
+        cursor
+    }
+
+    /// Goes on for ever.
+    pub(super) async fn run(&self, revoking: &Revoking, mut cursor: Cursor) {
+        let mut failed = 0_u32;
+        loop {
+            sleep(READ_INTERVAL).await;
+            match self.read(revoking, &mut cursor).await {
+                Ok(()) => {
+                    if failed >= READS_FAILED {
+                        tracing::info!(event = "revocations.heard", "what other gateways revoke is heard of again");
+                    }
+                    failed = 0;
+                }
+                Err(fault) => {
+                    failed = failed.saturating_add(1);
+                    if failed == READS_FAILED {
+                        unheard(&fault.to_string());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unheard(why: &str) {
+    tracing::warn!(
+        event = "revocations.unheard",
+        why,
+        "what other gateways revoke is not heard of; what is known holds"
+    );
+}

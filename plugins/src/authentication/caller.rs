@@ -1,0 +1,50 @@
+//! From what a verified token says to who calls, and to everything whose revocation ends it.
+
+use std::sync::Arc;
+
+use super::{
+    IssuerRule,
+    claims::Claims,
+    identity::{Credential, Identity, Kind, Parts},
+};
+use crate::revocations::{Revocable, Target, signing_digest};
+
+/// Everything whose revocation ends this token.
+pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
+    let Claims { tenant, subject, role: _, scopes: _, issued, expires: _, jti, sid } = claims;
+    let iss = || issuer.iss.clone();
+    let mut targets = vec![
+        Target::Token { digest: signing_digest(signing_input) },
+        Target::Sub { issuer: iss(), tenant: Some(tenant.clone()), sub: subject.clone() },
+        Target::Sub { issuer: iss(), tenant: None, sub: subject.clone() },
+        Target::Tenant { tenant: tenant.clone() },
+        Target::Issuer { issuer: iss() },
+    ];
+    targets.extend(jti.clone().map(|jti| Target::Jti { issuer: iss(), tenant: tenant.clone(), jti }));
+    targets.extend(sid.clone().map(|sid| Target::Sid { issuer: iss(), tenant: tenant.clone(), sid }));
+    targets.extend(kid.map(|kid| Target::Kid { issuer: iss(), kid }));
+    Revocable::new(&targets, *issued)
+}
+
+pub(super) fn identity_of(
+    issuer: &IssuerRule,
+    claims: Claims,
+    credential: Credential,
+    revocable: Revocable,
+) -> Identity {
+    let Claims { tenant, subject, role, scopes, issued: _, expires, jti, sid: _ } = claims;
+    Identity::verified(Parts {
+        tenant,
+        issuer: Arc::clone(&issuer.name),
+        subject,
+        kind: Kind::User,
+        role,
+        scopes,
+        environment: None,
+        key_id: None,
+        credential,
+        expires: Some(expires),
+        jti,
+        revocable,
+    })
+}

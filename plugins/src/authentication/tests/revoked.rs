@@ -1,0 +1,167 @@
+//! What was revoked is refused: at the first sight of a token, when it is known, and under whatever signature.
+
+use aws_lc_rs::{digest, signature::KeyPair};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use portcullis_api::TenantId;
+use serde_json::{Value, json};
+
+use super::{super::*, rig::*};
+use crate::revocations::{Kind, Reason, Record, Target};
+
+fn revoke(rig: &Rig, kind: Kind, value: &str, at: u64) {
+    let tenant = TenantId::parse("acme").unwrap();
+    let (issuer, tenant) = match kind {
+        Kind::Jti | Kind::Sid | Kind::Sub => (Some(ISS), Some(&tenant)),
+        Kind::Kid => (Some(ISS), None),
+        Kind::Token | Kind::Tenant | Kind::ApiKey | Kind::Issuer => (None, None),
+    };
+    let target = Target::parse(kind, issuer, tenant, value).unwrap();
+    let record = Record::new(&target, at, Reason::try_from("a test".to_owned()).unwrap());
+    rig.needs.revocations.learn(record, NOW).unwrap();
+}
+
+fn token(rig: &Rig, change: impl FnOnce(&mut Value)) -> String {
+    let mut payload = payload();
+    payload["sid"] = json!("s-1");
+    change(&mut payload);
+    rig.sign(&json!({ "alg": "ES256", "kid": "ec" }), &payload)
+}
+
+#[test]
+fn each_kind_refuses_a_token_that_is_in_the_cache_and_one_that_is_not() {
+    for (kind, value, why) in [
+        (Kind::Jti, "j-1", "token revoked"),
+        (Kind::Sid, "s-1", "session revoked"),
+        (Kind::Sub, "u-1", "subject revoked"),
+        (Kind::Tenant, "acme", "tenant revoked"),
+        (Kind::Kid, "ec", "kid revoked"),
+        (Kind::Issuer, ISS, "issuer revoked"),
+    ] {
+        for known in [true, false] {
+            let rig = Rig::new();
+            let token = token(&rig, |_| {});
+            if known {
+                assert!(rig.bearer(MAIN, &token).is_verified());
+            }
+            revoke(&rig, kind, value, NOW);
+            let refused = rig.bearer(MAIN, &token);
+            assert_eq!(refused.why(), Some(why), "{known} {refused:?}");
+            let Answer::Denied { issuer, challenge, .. } = refused else { panic!("it is refused") };
+            assert_eq!(issuer.as_deref(), Some("main"));
+            assert_eq!(challenge, r#"Bearer realm="portcullis", error="invalid_token""#);
+            assert_eq!(rig.bearer(MAIN, &token).why(), Some(why), "and again");
+        }
+    }
+}
+
+#[test]
+fn another_token_session_subject_tenant_key_and_issuer_come_in() {
+    for (kind, value) in [
+        (Kind::Jti, "j-2"),
+        (Kind::Sid, "s-2"),
+        (Kind::Sub, "u-2"),
+        (Kind::Tenant, "globex"),
+        (Kind::Kid, "ed"),
+        (Kind::Issuer, "https://local.example.com"),
+    ] {
+        let rig = Rig::new();
+        revoke(&rig, kind, value, NOW);
+        assert!(rig.bearer(MAIN, &token(&rig, |_| {})).is_verified(), "{kind:?}");
+    }
+    let rig = Rig::new();
+    revoke(&rig, Kind::Jti, "j-1", NOW);
+    assert!(rig.bearer(MAIN, &token(&rig, |payload| payload["tenant_id"] = json!("globex"))).is_verified());
+}
+
+#[test]
+fn who_signs_in_after_the_revocation_comes_in_and_who_did_in_its_second_does_not() {
+    for (kind, value) in [(Kind::Sub, "u-1"), (Kind::Tenant, "acme"), (Kind::Issuer, ISS)] {
+        let rig = Rig::new();
+        revoke(&rig, kind, value, NOW);
+        let issued = |iat: u64| rig.bearer(MAIN, &token(&rig, |payload| payload["iat"] = json!(iat))).is_verified();
+        assert_eq!((issued(NOW - 1), issued(NOW), issued(NOW + 1)), (false, false, true), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_subject_is_revoked_in_all_tenants_where_none_is_named() {
+    let rig = Rig::new();
+    let target = Target::parse(Kind::Sub, Some(ISS), None, "u-1").unwrap();
+    let record = Record::new(&target, NOW, Reason::try_from("left".to_owned()).unwrap());
+    rig.needs.revocations.learn(record, NOW).unwrap();
+    for tenant in ["acme", "globex"] {
+        let token = token(&rig, |payload| payload["tenant_id"] = json!(tenant));
+        assert_eq!(rig.bearer(MAIN, &token).why(), Some("subject revoked"), "{tenant}");
+    }
+}
+
+#[test]
+fn an_api_key_is_revoked_by_its_id_and_with_its_tenant() {
+    let rig = Rig::new();
+    let id = rig.api_key.split('_').nth(2).unwrap().to_owned();
+    let ask = |rig: &Rig| rig.ask(BOTH, &[("x-api-key", &rig.api_key)]);
+    assert!(ask(&rig).is_verified());
+    revoke(&rig, Kind::ApiKey, &id, NOW - 500);
+    assert_eq!(ask(&rig).why(), Some("api key revoked"));
+    let rig = Rig::new();
+    revoke(&rig, Kind::Tenant, "acme", NOW - 1);
+    assert!(ask(&rig).is_verified(), "it was issued afterwards");
+    revoke(&rig, Kind::Tenant, "acme", NOW);
+    assert_eq!(ask(&rig).why(), Some("tenant revoked"));
+}
+
+#[test]
+fn jwt_22_a_token_without_an_id_is_revoked_with_the_other_signature_of_it() {
+    let text = super::rig::DOC.replacen("[issuers.main]", "[issuers.main]\njti = \"optional\"", 1);
+    let rig = Rig::new();
+    let mut issues = Issues::default();
+    let control = compile(&text, &rig.needs, &mut issues).unwrap();
+    let token = token(&rig, |payload| drop(payload.as_object_mut().unwrap().remove("jti")));
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let twin = format!("{input}.{}", URL_SAFE_NO_PAD.encode(twin(&signature)));
+    assert_ne!(twin, token);
+    let ask = |token: &str| ask(&control, MAIN, &[("authorization", &format!("Bearer {token}"))]);
+    assert!(ask(&token).is_verified() && ask(&twin).is_verified());
+    let digest = digest::digest(&digest::SHA256, input.as_bytes());
+    revoke(&rig, Kind::Token, &portcullis_api::hex(digest.as_ref()), NOW);
+    assert_eq!((ask(&token).why(), ask(&twin).why()), (Some("token revoked"), Some("token revoked")));
+}
+
+/// (r, n - s), which verifies too.
+fn twin(signature: &[u8]) -> Vec<u8> {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+        0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let out_of = |i: usize| i.saturating_add(32);
+    let mut out = signature.to_vec();
+    let mut borrow = 0;
+    for i in (0..32).rev() {
+        let (low, high) = (i32::from(signature[out_of(i)]), i32::from(ORDER[i]));
+        let digit = high.saturating_sub(low).saturating_sub(borrow);
+        out[out_of(i)] = u8::try_from(digit.rem_euclid(256)).unwrap();
+        borrow = i32::from(digit < 0);
+    }
+    out
+}
+
+#[test]
+fn a_key_that_was_chosen_without_a_name_in_the_token_is_revoked_by_its_name() {
+    let rig = Rig::new();
+    assert_eq!(rig.ec.public_key().as_ref().len(), 65);
+    let token = rig.sign(&json!({ "alg": "ES256" }), &payload());
+    assert!(rig.bearer(MAIN, &token).is_verified());
+    revoke(&rig, Kind::Kid, "ec", NOW);
+    assert_eq!(rig.bearer(MAIN, &token).why(), Some("kid revoked"));
+}
+
+#[test]
+fn a_session_that_cannot_be_read_is_refused_for_it_could_not_be_revoked() {
+    let rig = Rig::new();
+    for sid in [json!(7), json!(""), json!(null), json!(["s"]), json!("a\u{0}"), json!("s".repeat(256))] {
+        let token = token(&rig, |payload| payload["sid"] = sid.clone());
+        assert_eq!(rig.bearer(MAIN, &token).why(), Some("sid malformed"), "{sid}");
+    }
+    assert!(rig.bearer(MAIN, &token(&rig, |payload| payload["sid"] = json!("s".repeat(255)))).is_verified());
+}
