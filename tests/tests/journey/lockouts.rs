@@ -106,6 +106,33 @@ fn five_failures_lock_and_the_right_password_is_not_asked_for() {
 }
 
 #[test]
+fn a_client_that_hangs_up_before_the_answer_has_failed() {
+    let upstream = Upstream::scripted(|_| Reply::Silence(Duration::from_secs(600)));
+    for protocol in Protocol::BOTH {
+        let gateway = gateway(&upstream);
+        let tried = || gateway.metric("portcullis_login_attempts_total", &["result=\"failure\""]);
+        for n in 1..=5 {
+            let request = attempt("ann", "a guess");
+            match protocol {
+                Protocol::H1 => {
+                    let mut client = gateway.h1();
+                    client.send(request.h1());
+                    upstream.seen_whole(&request.mark);
+                }
+                Protocol::H2 => {
+                    let mut client = gateway.h2();
+                    let _open = client.begin(&request).expect("the stream opens");
+                    upstream.seen_whole(&request.mark);
+                }
+            }
+            wait_for("the try to be counted", || (tried() == Some(f64::from(n))).then_some(()));
+        }
+        let locked = gateway.ask(protocol, &attempt("ann", "right"));
+        assert_eq!((locked.status, locked.code().as_str()), (429, "login.locked"), "{locked:?}");
+    }
+}
+
+#[test]
 fn a_locked_answer_is_the_same_for_every_account_and_password() {
     let upstream = upstream();
     let gateway = gateway(&upstream);

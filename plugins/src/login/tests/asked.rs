@@ -251,6 +251,21 @@ fn the_store_is_asked_only_where_it_could_let_somebody_in_and_without_it_a_lock_
 }
 
 #[test]
+fn logins_of_strangers_under_way_hold_nobody_up_whose_network_another_gateway_knows() {
+    for (answer, is_held_up) in [(Ok(true), false), (Ok(false), true), (Err(StoreFault::Away), true)] {
+        let store = Arc::new(Asked { answer, asked: std::sync::atomic::AtomicUsize::new(0) });
+        let gate = Gate::sharing("", Some(store));
+        let strangers: Vec<Unlocked> =
+            (1..=5).map(|n| gate.ask("ann", IpAddr::from([203, 0, 113, n])).unwrap()).collect();
+        let at_home = gate.ask("ann", ip(HOME));
+        assert_eq!(matches!(at_home, Err(Deny::AtOnce { scope: Scope::Account, .. })), is_held_up, "{at_home:?}");
+        assert_eq!(at_home.is_ok(), !is_held_up);
+        drop(strangers);
+        assert!(gate.ask("ann", ip(HOME)).is_ok());
+    }
+}
+
+#[test]
 fn what_the_store_says_is_taken_over_and_an_older_lift_ends_no_newer_lock() {
     let gate = Gate::new("");
     let (locks, now) = (&gate.needs.locks, gate.clock.now());
