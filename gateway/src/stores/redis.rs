@@ -242,8 +242,7 @@ impl Inner {
         for (at, asked) in ask.buckets().iter().enumerate().filter(|(_, asked)| is_leased(asked)) {
             match result.as_ref().ok().and_then(|given| given.get(at)) {
                 Some(given) => self.leases.granted(asked, given, now),
-                None if asked.ahead > 0 => self.leases.failed(asked.key),
-                None => {}
+                None => self.leases.failed(asked.key, asked.ahead),
             }
         }
         result

@@ -63,8 +63,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: UnboundedReceiver<Waiting>
         batch.retain(|waiting| {
             let is_waited_for = !waiting.answer.is_closed();
             if !is_waited_for {
-                let awaited = waiting.ask.buckets().iter().filter(|asked| asked.ahead > 0);
-                awaited.for_each(|asked| inner.leases.failed(asked.key));
+                waiting.ask.buckets().iter().for_each(|asked| inner.leases.failed(asked.key, asked.ahead));
             }
             is_waited_for
         });

@@ -57,12 +57,11 @@ impl RedisCounters {
         let is_refused = refuses(&levels, buckets);
         if is_refused {
             self.put_back(buckets, &mut levels, |bucket| bucket.binding == Binding::Together);
-            // A rule in shadow is charged whatever the others say.
-            let (spared, alone) = asked.into_iter().partition(|(_, bucket, _)| bucket.binding == Binding::Together);
+            // A rule in shadow is charged whatever the others say; of the rest nothing is asked.
+            let (alone, rest): (Vec<_>, Vec<_>) =
+                asked.into_iter().partition(|(_, bucket, _)| bucket.binding == Binding::Alone);
+            rest.iter().for_each(|(_, bucket, ahead)| inner.leases.failed(bucket.key, *ahead));
             asked = alone;
-            let spared: Vec<(usize, Bucket<'_>, u32)> = spared;
-            let awaited = spared.iter().filter(|(_, _, ahead)| *ahead > 0);
-            awaited.for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
             if asked.is_empty() {
                 inner.metrics.remembered.inc();
             }
@@ -77,8 +76,7 @@ impl RedisCounters {
         let result = self.ask(ask, &of_asked).await;
         if let Err(StoreFault::Away | StoreFault::Busy) = result {
             // It may not have been sent at all, and then nobody else says that nothing is coming.
-            let awaited = asked.iter().filter(|(_, _, ahead)| *ahead > 0);
-            awaited.for_each(|(_, bucket, _)| inner.leases.failed(bucket.key));
+            asked.iter().for_each(|(_, bucket, ahead)| inner.leases.failed(bucket.key, *ahead));
         }
         match &result {
             // It is refused whatever became of the rules in shadow.

@@ -107,8 +107,16 @@ pub(super) struct Leases {
     holders: Mutex<Vec<u128>>,
     /// Of which more is wanted.
     due: Mutex<Vec<u128>>,
-    /// To be given back as far as it has not flowed in since, and since when.
-    strays: Mutex<Vec<(Micros, Move)>>,
+    /// To be given back.
+    strays: Mutex<Vec<Stray>>,
+}
+
+/// Tokens that no bucket here holds any more: what of them has flowed in is seen when they are given back.
+#[derive(Debug)]
+struct Stray {
+    name: Arc<str>,
+    rate: Rate,
+    held: Held,
 }
 
 impl Leases {
@@ -125,9 +133,11 @@ impl Leases {
     pub(super) fn spend(&self, bucket: &Bucket<'_>, most: u32, now: Micros) -> Spend {
         self.with(bucket.key, Spend::Ask(0), |lease| {
             // A reload changed what a request costs: what was counted in another rate is given back.
-            let changed = if lease.rate == bucket.rate { None } else { lease.adopt(bucket.rate, now) };
-            self.stray(now, changed);
-            self.stray(now, lease.expire(now));
+            if lease.rate != bucket.rate {
+                self.stray(lease.lose(|_| true));
+                lease.adopt(bucket.rate);
+            }
+            self.stray(lease.lose(|held| held.expires <= now));
             let was_idle = lease.renewal == Renewal::Idle;
             let spend = lease.spend(most, now);
             if was_idle && lease.renewal == Renewal::Due {
@@ -174,16 +184,16 @@ impl Leases {
             }
             if lease.rate != *rate {
                 // The answer to a question in another rate.
-                return self.stray(now, back(name, *rate, held.stands(*rate, now)));
+                return self.stray([Stray { name: name.clone(), rate: *rate, held }]);
             }
-            self.stray(now, lease.expire(now));
+            self.stray(lease.lose(|held| held.expires <= now));
             lease.empty = lease.emptied(asked, given, now);
             lease.full = full;
             lease.take(held);
             return self.list(lease);
         }
         if tokens > 0 {
-            return self.stray(now, back(name, *rate, held.stands(*rate, now)));
+            return self.stray([Stray { name: name.clone(), rate: *rate, held }]);
         }
         // Nobody loses tokens for a newcomer, which may be anybody's.
         let place = set.iter_mut().filter(|place| place.as_ref().is_none_or(|lease| lease.tokens() == 0));
@@ -202,16 +212,18 @@ impl Leases {
         }
     }
 
-    /// Has this given back.
-    fn stray(&self, now: Micros, back: Option<Move>) {
-        if let Some(back) = back {
-            self.strays.lock().push((now, back));
+    /// Has these given back.
+    fn stray(&self, strays: impl IntoIterator<Item = Stray>) {
+        for stray in strays {
+            self.strays.lock().push(stray);
         }
     }
 
-    /// What was asked for ahead is not coming.
-    pub(super) fn failed(&self, key: u128) {
-        self.with(key, (), |lease| lease.renewal = Renewal::Idle);
+    /// What was asked for `ahead` is not coming. Who asked for nothing ends no other's question.
+    pub(super) fn failed(&self, key: u128, ahead: u32) {
+        if ahead > 0 {
+            self.with(key, (), |lease| lease.renewal = Renewal::Idle);
+        }
     }
 
     /// Nothing is held of a bucket any more, and it is not empty: an operator filled it.
@@ -221,12 +233,12 @@ impl Leases {
 
     /// What nobody has spent in time, to be given back.
     pub(super) fn expired(&self, now: Micros) -> Vec<Move> {
-        self.give_back(now, |lease| lease.expire(now))
+        self.give_back(now, |held| held.expires <= now)
     }
 
     /// All that is held, to be given back.
     pub(super) fn all(&self, now: Micros) -> Vec<Move> {
-        self.give_back(now, |lease| lease.give_up(now))
+        self.give_back(now, |_| true)
     }
 
     /// Whether tokens are on their way.
@@ -237,18 +249,17 @@ impl Leases {
         self.sets.iter().any(waits)
     }
 
-    fn give_back(&self, now: Micros, of: impl Fn(&mut Lease) -> Option<Move>) -> Vec<Move> {
-        let strays = std::mem::take(&mut *self.strays.lock());
-        let mut moves: Vec<Move> = strays.into_iter().filter_map(|(since, stray)| stray.aged(now, since)).collect();
+    fn give_back(&self, now: Micros, which: impl Fn(&Held) -> bool) -> Vec<Move> {
+        let mut strays = std::mem::take(&mut *self.strays.lock());
         let holders = std::mem::take(&mut *self.holders.lock());
         for key in holders {
             self.with(key, (), |lease| {
                 lease.listing = Listing::Not;
-                moves.extend(of(lease));
+                strays.extend(lease.lose(&which));
                 self.list(lease);
             });
         }
-        moves
+        strays.into_iter().filter_map(|stray| stray.back(now)).collect()
     }
 
     fn with<T>(&self, key: u128, otherwise: T, act: impl FnOnce(&mut Lease) -> T) -> T {
@@ -278,11 +289,8 @@ impl Lease {
         self.older.tokens.saturating_add(self.newer.tokens)
     }
 
-    /// Answers with what is given back.
-    fn adopt(&mut self, rate: Rate, now: Micros) -> Option<Move> {
-        let back = self.give_up(now);
+    fn adopt(&mut self, rate: Rate) {
         (self.rate, self.size, self.empty, self.renewal) = (rate, 0, None, Renewal::Idle);
-        back
     }
 
     fn spend(&mut self, most: u32, now: Micros) -> Spend {
@@ -337,21 +345,11 @@ impl Lease {
         }
     }
 
-    /// Answers with what nobody has spent in time, to be given back.
-    fn expire(&mut self, now: Micros) -> Option<Move> {
-        let mut stands: Micros = 0;
-        for held in [&mut self.older, &mut self.newer] {
-            if held.tokens > 0 && held.expires <= now {
-                stands = stands.saturating_add(std::mem::take(held).stands(self.rate, now));
-            }
-        }
-        back(&self.name, self.rate, stands)
-    }
-
-    fn give_up(&mut self, now: Micros) -> Option<Move> {
-        let stands = self.older.stands(self.rate, now).saturating_add(self.newer.stands(self.rate, now));
-        (self.older, self.newer) = Default::default();
-        back(&self.name, self.rate, stands)
+    /// Takes what is to be given back away.
+    fn lose(&mut self, which: impl Fn(&Held) -> bool) -> impl Iterator<Item = Stray> {
+        let Self { name, rate, older, newer, .. } = self;
+        let lost = [older, newer].into_iter().filter(move |held| held.tokens > 0 && which(held));
+        lost.map(|held| Stray { name: name.clone(), rate: *rate, held: std::mem::take(held) })
     }
 
     /// As one, of which never more stands than of both: the older flows in first, and the newer only behind it.
@@ -423,6 +421,15 @@ impl Held {
     }
 }
 
+impl Stray {
+    /// What is to be given back of it; nothing where nothing stands any more.
+    fn back(self, now: Micros) -> Option<Move> {
+        let Self { name, rate, held } = self;
+        let earlier = i64::try_from(held.stands(rate, now)).ok().filter(|stands| *stands > 0)?;
+        Some(Move { name, rate, by: earlier.saturating_neg() })
+    }
+}
+
 fn moment(now: Micros) -> u64 {
     now.checked_div(LIFE).unwrap_or(0)
 }
@@ -433,12 +440,6 @@ pub(super) fn most(bucket: &Bucket<'_>, instances: NonZeroU32) -> Option<u32> {
         Leasing::Never => None,
         Leasing::Allowed => bucket.rate.ahead_max(instances),
     }
-}
-
-/// What is to be given back of a bucket; nothing where nothing stands of it any more.
-fn back(name: &Arc<str>, rate: Rate, stands: Micros) -> Option<Move> {
-    let earlier = i64::try_from(stands).ok().filter(|stands| *stands > 0)?;
-    Some(Move { name: name.clone(), rate, by: earlier.saturating_neg() })
 }
 
 #[cfg(test)]

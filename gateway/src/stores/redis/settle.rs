@@ -21,9 +21,6 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../
 /// Between two looks at what there is to do.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A give-back that waited for no longer than this, in microseconds, has not waited for a store that was away.
-const STRAY_FRESH: i64 = 1_000_000;
-
 /// Buckets of one script run.
 pub(super) const PAGE: usize = 64;
 
@@ -40,19 +37,6 @@ pub(super) struct Move {
     pub(super) rate: Rate,
     /// Microseconds; less than 0 for earlier.
     pub(super) by: i64,
-}
-
-impl Move {
-    /// What is left of it to give back at `now`, of what stood at `since`: after an outage the rest has flowed in, and is
-    /// somebody else's. Between two looks at what there is to do none of it is taken for that.
-    pub(super) fn aged(self, now: Micros, since: Micros) -> Option<Self> {
-        let age = i64::try_from(now.saturating_sub(since)).unwrap_or(i64::MAX);
-        if age <= STRAY_FRESH {
-            return Some(self);
-        }
-        let by = self.by.saturating_add(age);
-        (by < 0).then_some(Self { by, ..self })
-    }
 }
 
 /// What this gateway admitted by its shares while Redis was away. Times are microseconds since the store was started.

@@ -59,7 +59,7 @@ fn as_many_are_wanted_as_came_in_a_moment_and_none_for_one_alone() {
     grant(&leases, &bucket, 0, 0);
     let asks = |most, now| {
         let spend = leases.spend(&bucket, most, now);
-        leases.failed(bucket.key);
+        leases.failed(bucket.key, 1);
         spend
     };
     assert_eq!(asks(80, 10), Spend::Ask(1));
@@ -87,7 +87,7 @@ fn when_half_is_left_more_is_wanted_once() {
         .collect();
     assert_eq!(wanted, [0, 0, 0, 1, 0, 0, 0, 0]);
     assert_eq!(leases.spend(&bucket, 80, 20), Spend::Ask(0), "an answer is on its way");
-    leases.failed(bucket.key);
+    leases.failed(bucket.key, 1);
     assert!(matches!(leases.spend(&bucket, 80, 20), Spend::Ask(1..)));
 }
 
@@ -123,7 +123,7 @@ fn nobody_asks_behind_the_traffic_for_long_about_a_bucket_that_nobody_uses() {
     answer(&leases, &bucket, Level { answer: Answer::Short, retry_after: 3_600_000_000, ..charged(1 << 40) }, 0, 0);
     assert!(matches!(leases.spend(&bucket, 80, BELIEVED - 1), Spend::Empty(level) if level.retry_after > BELIEVED));
     assert!(matches!(leases.spend(&bucket, 80, BELIEVED), Spend::Ask(_)), "others may have given back");
-    leases.failed(bucket.key);
+    leases.failed(bucket.key, 1);
     leases.forget(bucket.key);
     assert!(leases.due(THREE).len() <= 1 && leases.due(THREE).is_empty());
 }
@@ -251,12 +251,20 @@ proptest! {
 fn what_waited_for_a_store_that_was_away_is_given_back_only_as_far_as_it_has_not_flowed_in() {
     let (leases, bucket) = (Leases::new(), leased(1_000));
     let taken = i64::try_from(5 * bucket.rate.interval()).unwrap();
-    for (waited, back) in [(50_000, Some(-taken)), (9_000_000, Some(9_000_000 - taken)), (60_000_000, None)] {
+    let full = LIFE + Micros::try_from(taken).unwrap();
+    // The bucket is full again at `full`, or far from it however long this waited.
+    for (waited, full, back) in [
+        (50_000, full + 50_000, Some(-taken)),
+        (9_000_000, full, Some(9_000_000 - taken)),
+        (60_000_000, full, None),
+        (900_000, LIFE + 500_000, None),
+        (60_000_000, 1 << 40, Some(-taken)),
+    ] {
         grant(&leases, &bucket, 0, 0);
-        grant(&leases, &bucket, 5, 0);
+        answer(&leases, &bucket, charged(full), 5, 0);
         assert!(!is_paid(&leases.spend(&bucket, 80, LIFE)));
-        leases.failed(bucket.key);
-        assert_eq!(leases.expired(LIFE + waited).first().map(|back| back.by), back);
+        leases.failed(bucket.key, 1);
+        assert_eq!(leases.expired(LIFE + waited).first().map(|back| back.by), back, "{waited} {full}");
     }
 }
 
