@@ -15,6 +15,7 @@ pub mod csrf;
 pub mod in_flight;
 pub mod ip_allowlist;
 pub mod login;
+mod places;
 pub mod quota;
 pub mod rate_limit;
 pub mod reserved;

@@ -1,7 +1,6 @@
 //! Violations and blocks by client: a table of fixed size.
 
 use std::{
-    collections::VecDeque,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
@@ -12,16 +11,15 @@ use portcullis_api::{Micros, Secret};
 
 use super::{Ban, Block, CLIENTS_MAX, Client, ClientKey, NAME, Strike, VIOLATIONS_MAX, known};
 use crate::{
+    places::{Place, Places, Timed, WAYS},
     rate_limit::{KeyHasher, Origin},
     waf::Violations,
 };
 
-const WAYS: usize = 8;
-
 /// Violations and blocks of all clients.
 #[derive(Debug)]
 pub struct BanTable {
-    sets: Box<[Mutex<Vec<Entry>>]>,
+    sets: Box<[Mutex<Places<ClientKey, Ban>>]>,
     hasher: RandomState,
     keying: Keying,
     settings: RwLock<Numbers>,
@@ -45,14 +43,6 @@ struct Numbers {
     block: Micros,
 }
 
-#[derive(Debug)]
-struct Entry {
-    key: ClientKey,
-    /// Times of violations, oldest first, never more than `max`.
-    stamps: VecDeque<Micros>,
-    ban: Option<Ban>,
-}
-
 impl Numbers {
     fn of(violations: &Violations) -> Self {
         let Violations { max, window, block } = violations;
@@ -61,21 +51,13 @@ impl Numbers {
     }
 }
 
-impl Entry {
-    fn active(&self, now: Micros) -> Option<Ban> {
-        self.ban.filter(|ban| now < ban.until)
+impl Timed for Ban {
+    fn since(&self) -> Micros {
+        self.since
     }
 
-    fn forget_before(&mut self, window: Micros, now: Micros) {
-        while self.stamps.front().is_some_and(|stamp| now.saturating_sub(*stamp) >= window) {
-            self.stamps.pop_front();
-        }
-    }
-
-    /// What is lost if the entry goes: the end of its block, then its violations, then how fresh they are.
-    fn worth(&self, now: Micros) -> (Micros, usize, Micros) {
-        let blocked = self.active(now).map_or(0, |ban| ban.until);
-        (blocked, self.stamps.len(), self.stamps.back().copied().unwrap_or(0))
+    fn until(&self) -> Micros {
+        self.until
     }
 }
 
@@ -127,16 +109,16 @@ impl BanTable {
         let Numbers { max, window, block } = *self.settings.read();
         let key = self.key(client);
         let mut set = self.set(key)?.lock();
-        let entry = self.find_or_add(&mut set, key, window, now)?;
-        if entry.active(now).is_some() {
+        let place = set.find_or_add(key, window, now, &self.lost)?;
+        if place.active(now).is_some() {
             return None;
         }
-        entry.stamps.push_back(now);
-        if entry.stamps.len() < max {
+        place.stamps.push_back(now);
+        if place.stamps.len() < max {
             return None;
         }
         let ban = Ban { client: Client::Address(client), code, since: now, until: now.saturating_add(block) };
-        self.begin(entry, ban);
+        self.begin(place, ban);
         Some(ban)
     }
 
@@ -155,21 +137,21 @@ impl BanTable {
         // As early as it can have begun, so that a lift is never taken for older; as late as it can end.
         let (since, until) = (asked.saturating_sub(block.age), now.saturating_add(block.remaining));
         let mut set = self.set(key)?.lock();
-        let entry = self.find_or_add(&mut set, key, window, now)?;
-        let before = entry.active(now);
+        let place = set.find_or_add(key, window, now, &self.lost)?;
+        let before = place.active(now);
         if before.is_some_and(|ban| ban.until >= until) {
             return None;
         }
         // An address says more than a hash, and is the lesser of the two.
         let client = before.map_or(client, |ban| ban.client.min(client));
         let ban = Ban { client, code: known(&block.code), since, until };
-        self.begin(entry, ban);
+        self.begin(place, ban);
         before.is_none().then_some(ban)
     }
 
-    fn begin(&self, entry: &mut Entry, ban: Ban) {
-        entry.stamps.clear();
-        entry.ban = Some(ban);
+    fn begin(&self, place: &mut Place<ClientKey, Ban>, ban: Ban) {
+        place.stamps.clear();
+        place.begun = Some(ban);
         self.last_end.fetch_max(ban.until, Ordering::Relaxed);
     }
 
@@ -184,7 +166,7 @@ impl BanTable {
     }
 
     fn find(&self, key: ClientKey, now: Micros) -> Option<Ban> {
-        self.set(key)?.lock().iter().find(|entry| entry.key == key)?.active(now)
+        self.set(key)?.lock().find(key)?.active(now)
     }
 
     /// Ends a client's block and forgets its violations. Answers whether there was a block.
@@ -194,26 +176,13 @@ impl BanTable {
 
     /// As [`Self::lift`], of what is older than `lifted`: another gateway's operator lifted it then.
     pub fn lift_before(&self, client: ClientKey, lifted: Micros) -> bool {
-        let Some(set) = self.set(client) else { return false };
-        let mut set = set.lock();
-        let Some(place) = set.iter().position(|entry| entry.key == client) else { return false };
-        let Some(entry) = set.get_mut(place) else { return false };
-        entry.stamps.retain(|stamp| *stamp >= lifted);
-        let had = entry.ban.take_if(|ban| ban.since < lifted).is_some();
-        if entry.ban.is_none() && entry.stamps.is_empty() {
-            set.swap_remove(place);
-        }
-        had
+        self.set(client).is_some_and(|set| set.lock().lift_before(client, lifted).is_some())
     }
 
     /// Every block that is on, the one that ends first first.
     #[must_use]
     pub fn list(&self, now: Micros) -> Vec<Ban> {
-        let mut bans: Vec<Ban> = self
-            .sets
-            .iter()
-            .flat_map(|set| set.lock().iter().filter_map(|entry| entry.active(now)).collect::<Vec<_>>())
-            .collect();
+        let mut bans: Vec<Ban> = self.sets.iter().flat_map(|set| set.lock().active(now)).collect();
         bans.sort_unstable_by_key(|ban| (ban.until, ban.client));
         bans
     }
@@ -224,29 +193,7 @@ impl BanTable {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// The client's entry. Where there is none and the set is full, the one of which the least is lost makes room.
-    fn find_or_add<'s>(
-        &self,
-        set: &'s mut Vec<Entry>,
-        key: ClientKey,
-        window: Micros,
-        now: Micros,
-    ) -> Option<&'s mut Entry> {
-        set.iter_mut().for_each(|entry| entry.forget_before(window, now));
-        if let Some(place) = set.iter().position(|entry| entry.key == key) {
-            return set.get_mut(place);
-        }
-        if set.len() >= WAYS {
-            let (least, _) = set.iter().enumerate().min_by_key(|(_, entry)| entry.worth(now))?;
-            if set.swap_remove(least).active(now).is_some() {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        set.push(Entry { key, stamps: VecDeque::new(), ban: None });
-        set.last_mut()
-    }
-
-    fn set(&self, client: ClientKey) -> Option<&Mutex<Vec<Entry>>> {
+    fn set(&self, client: ClientKey) -> Option<&Mutex<Places<ClientKey, Ban>>> {
         let sets = u64::try_from(self.sets.len()).ok()?;
         let index = self.hasher.hash_one(client).checked_rem(sets)?;
         self.sets.get(usize::try_from(index).ok()?)

@@ -135,10 +135,10 @@ fn a_block_that_ends_early_is_counted() {
 
 #[test]
 fn clients_without_violations_make_room_first_and_blocked_ones_last() {
-    let entry = |stamps: &[Micros], until: Option<Micros>| Entry {
+    let entry = |stamps: &[Micros], until: Option<Micros>| Place {
         key: ClientKey(1),
         stamps: stamps.iter().copied().collect(),
-        ban: until.map(|until| Ban { client: Client::Address(ip("::1")), code: CODE, since: 0, until }),
+        begun: until.map(|until| Ban { client: Client::Address(ip("::1")), code: CODE, since: 0, until }),
     };
     let order = [
         entry(&[], Some(NOW)), // its block is over
