@@ -11,7 +11,7 @@ use portcullis_plugins::{
 use tokio::time::{sleep, timeout};
 
 /// Between two readings of what the other gateways did.
-const READ_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const READ_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Readings in a row that fail before it is told: what the others did may take longer than a second from here on.
 const READS_FAILED: u32 = 4;
@@ -20,7 +20,38 @@ const READS_FAILED: u32 = 4;
 pub(crate) const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 /// Between two attempts at the start.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How readings go, one after the other.
+#[derive(Default)]
+pub(crate) struct Readings {
+    failed: u32,
+}
+
+/// What is to be told of readings.
+pub(crate) enum News {
+    /// They have failed for a while.
+    Unheard(StoreFault),
+    /// They succeed again.
+    HeardAgain,
+}
+
+impl Readings {
+    /// Notes how one went.
+    pub(crate) fn note(&mut self, result: Result<(), StoreFault>) -> Option<News> {
+        let before = self.failed;
+        match result {
+            Ok(()) => {
+                self.failed = 0;
+                (before >= READS_FAILED).then_some(News::HeardAgain)
+            }
+            Err(fault) => {
+                self.failed = before.saturating_add(1);
+                (self.failed == READS_FAILED).then_some(News::Unheard(fault))
+            }
+        }
+    }
+}
 
 /// Whether each block that is learned has a line of its own in the log.
 #[derive(Clone, Copy)]
@@ -96,23 +127,18 @@ impl<F: Follow> Follower<F> {
         if self.followed.changes(None).is_none() {
             return std::future::pending().await;
         }
-        let mut failed = 0_u32;
+        let mut readings = Readings::default();
         loop {
             sleep(READ_INTERVAL).await;
-            match self.read().await {
-                Ok(()) => {
-                    if failed >= READS_FAILED {
-                        tracing::info!(event = F::READ, "what other gateways began and ended is heard of again");
-                    }
-                    failed = 0;
+            match readings.note(self.read().await) {
+                Some(News::HeardAgain) => {
+                    tracing::info!(event = F::READ, "what other gateways began and ended is heard of again");
                 }
-                Err(fault) => {
-                    failed = failed.saturating_add(1);
-                    if failed == READS_FAILED {
-                        let why = fault.to_string();
-                        tracing::warn!(event = F::UNREAD, why, "what other gateways began and ended is not heard of");
-                    }
+                Some(News::Unheard(fault)) => {
+                    let why = fault.to_string();
+                    tracing::warn!(event = F::UNREAD, why, "what other gateways began and ended is not heard of");
                 }
+                None => {}
             }
         }
     }

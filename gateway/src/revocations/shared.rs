@@ -19,14 +19,10 @@ use portcullis_plugins::{
 use tokio::time::sleep;
 
 use super::Revoking;
-use crate::{follow::CATCH_UP_MAX, stores::redis::RedisRevocations};
-
-/// Between two readings.
-const READ_INTERVAL: Duration = Duration::from_millis(250);
-/// Between two attempts at the start.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
-/// Readings in a row that fail before it is told.
-const READS_FAILED: u32 = 4;
+use crate::{
+    follow::{CATCH_UP_INTERVAL, CATCH_UP_MAX, News, READ_INTERVAL, Readings},
+    stores::redis::RedisRevocations,
+};
 
 /// The stream, and how far it was heard.
 pub(crate) struct Shared {
@@ -114,22 +110,15 @@ impl Shared {
 
     /// Goes on for ever.
     pub(super) async fn run(&self, revoking: &Revoking, mut cursor: Cursor) {
-        let mut failed = 0_u32;
+        let mut readings = Readings::default();
         loop {
             sleep(READ_INTERVAL).await;
-            match self.read(revoking, &mut cursor).await {
-                Ok(()) => {
-                    if failed >= READS_FAILED {
-                        tracing::info!(event = "revocations.heard", "what other gateways revoke is heard of again");
-                    }
-                    failed = 0;
+            match readings.note(self.read(revoking, &mut cursor).await) {
+                Some(News::HeardAgain) => {
+                    tracing::info!(event = "revocations.heard", "what other gateways revoke is heard of again");
                 }
-                Err(fault) => {
-                    failed = failed.saturating_add(1);
-                    if failed == READS_FAILED {
-                        unheard(&fault.to_string());
-                    }
-                }
+                Some(News::Unheard(fault)) => unheard(&fault.to_string()),
+                None => {}
             }
         }
     }
