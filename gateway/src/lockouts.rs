@@ -185,11 +185,16 @@ impl Lockouts {
                 keys
             }
         };
-        let mut lifted = 0_usize;
+        // All of them end here, also where the store hears of none; that one was ended here only is told first.
+        let (mut lifted, mut untold) = (0_usize, None);
         for key in keys {
-            lifted = lifted.saturating_add(usize::from(self.lift_one(key).await?));
+            match self.lift_one(key).await {
+                Ok(was_on) => lifted = lifted.saturating_add(usize::from(was_on)),
+                Err(here_only @ UnlockedHereOnly::Lifted(_)) => untold = Some(here_only),
+                Err(here_only @ UnlockedHereOnly::NotLocked(_)) => untold = untold.or(Some(here_only)),
+            }
         }
-        Ok(lifted)
+        untold.map_or(Ok(lifted), Err)
     }
 
     async fn lift_one(&self, key: LockKey) -> Result<bool, UnlockedHereOnly> {

@@ -101,6 +101,28 @@ async fn a_lift_that_no_other_gateway_heard_of_says_so() {
     assert!(refused.starts_with("it is not locked on this gateway, and no other could be told"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_lift_of_an_account_ends_all_of_its_locks_here_though_no_other_gateway_heard_of_it() {
+    let (lockouts, _store) = lockouts(true);
+    let (realm, account) = ("host:host".to_owned(), Account::Named(login::AccountName::parse("ann").unwrap()));
+    let own = lockouts.locks.account_key(&realm, &account);
+    for network in ["192.0.2.1", "192.0.2.2"] {
+        let network = lockouts.locks.network_key(network.parse().unwrap());
+        // The first half of a pair's key is the account's.
+        let own_text = own.to_string();
+        let pair = format!("{}{:016x}", own_text.split_at(16).0, network.network_part()).parse().unwrap();
+        for _ in 0..5 {
+            let keys = Keys { pair, account: own, network };
+            lockouts.locks.fail(&Failure { keys, ..failure() }, lockouts.clock.now_micros());
+        }
+    }
+    assert_eq!(lockouts.list().0.len(), 5, "two pairs, the account and two networks");
+    let refused = lockouts.lift(Lifting::Account { realm, account }).await.unwrap_err().to_string();
+    assert!(refused.starts_with("it is lifted on this gateway only"), "{refused}");
+    let left = lockouts.list().0;
+    assert!(left.iter().all(|lock| lock.scope == login::Scope::Network) && left.len() == 2, "{left:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_keeps_no_gateway_from_starting() {
     let (lockouts, _store) = lockouts(false);
