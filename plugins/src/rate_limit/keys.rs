@@ -5,37 +5,88 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
+    hash::{BuildHasher, Hasher, RandomState},
     net::IpAddr,
 };
 
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
+use parking_lot::Mutex;
 use portcullis_api::{Secret, TenantId};
 
 use crate::authentication::Caller;
 
 /// The key under which buckets are hashed. It outlives every snapshot: a new one starts every bucket full.
 #[derive(Debug)]
-pub struct KeyHasher(Keyed);
+pub struct KeyHasher {
+    process: Process,
+    deployment: Option<Box<Deployment>>,
+}
 
-#[derive(Debug)]
-enum Keyed {
-    Process(RandomState, RandomState),
-    Deployment(Box<hmac::Key>),
+/// SipHash twice, under keys that this process draws.
+#[derive(Debug, Default)]
+struct Process(RandomState, RandomState);
+
+impl Process {
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        let hash = |state: &RandomState| {
+            let mut hasher = state.build_hasher();
+            hasher.write(bytes);
+            u128::from(hasher.finish())
+        };
+        (hash(&self.0) << 64) | hash(&self.1)
+    }
+}
+
+/// HMAC-SHA256 under the deployment's key, which is the same in every instance.
+struct Deployment {
+    key: hmac::Key,
+    /// By the process's hash of the same bytes, what they gave last: an HMAC costs ten times the look-up. Nobody outside
+    /// knows the process's keys, so nobody can choose two keys that are taken for one.
+    known: Box<[Mutex<(u128, u128)>]>,
+}
+
+/// How many [`Deployment`] remembers, 400 kB, and the bits of a hash that say where.
+const KNOWN: usize = 0x2000;
+const PLACE: u128 = 0x1fff;
+
+impl fmt::Debug for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deployment").finish_non_exhaustive()
+    }
+}
+
+impl Deployment {
+    /// `local` is the process's hash of `bytes`.
+    fn hash(&self, local: u128, bytes: &[u8]) -> u128 {
+        let place = usize::try_from(local & PLACE).ok().and_then(|at| self.known.get(at));
+        // One that is being written is not waited for.
+        let mut known = place.and_then(|place| place.try_lock());
+        if let Some(known) = known.as_deref().filter(|known| known.0 == local) {
+            return known.1;
+        }
+        // The first 128 of 256 bits.
+        let hash = hmac::sign(&self.key, bytes).as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes);
+        if let Some(known) = known.as_deref_mut() {
+            *known = (local, hash);
+        }
+        hash
+    }
 }
 
 impl KeyHasher {
-    /// For buckets in memory: SipHash twice, under keys that this process draws.
+    /// For buckets in memory: nobody else knows the hash.
     #[must_use]
     pub fn process() -> Self {
-        Self(Keyed::Process(RandomState::new(), RandomState::new()))
+        Self { process: Process::default(), deployment: None }
     }
 
-    /// For buckets in a shared store: HMAC-SHA256 under the deployment's key, the same in every instance.
+    /// For buckets in a shared store: the same hash in every instance that has the key.
     #[must_use]
     pub fn deployment(key: &Secret) -> Self {
-        Self(Keyed::Deployment(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))))
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+        let known = std::iter::repeat_with(Mutex::default).take(KNOWN).collect();
+        Self { process: Process::default(), deployment: Some(Box::new(Deployment { key, known })) }
     }
 
     /// What tells two deployment keys apart and neither of them.
@@ -46,43 +97,34 @@ impl KeyHasher {
         hashing.finish()
     }
 
-    pub(crate) fn begin(&self) -> Hashing {
-        match &self.0 {
-            Keyed::Process(a, b) => Hashing::Process(a.build_hasher(), b.build_hasher()),
-            Keyed::Deployment(key) => Hashing::Deployment(Box::new(hmac::Context::with_key(key))),
-        }
+    pub(crate) fn begin(&self) -> Hashing<'_> {
+        Hashing { hasher: self, bytes: Vec::with_capacity(BYTES) }
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        let local = self.process.hash(bytes);
+        self.deployment.as_ref().map_or(local, |deployment| deployment.hash(local, bytes))
     }
 }
 
-/// A hash under way.
-pub(crate) enum Hashing {
-    Process(DefaultHasher, DefaultHasher),
-    Deployment(Box<hmac::Context>),
+/// A hash under way. The bytes are gathered and hashed at once: a hasher that is fed in pieces costs several times as much.
+pub(crate) struct Hashing<'h> {
+    hasher: &'h KeyHasher,
+    bytes: Vec<u8>,
 }
 
-impl Hashing {
+/// What most keys fit in.
+const BYTES: usize = 192;
+
+impl Hashing<'_> {
     /// Adds a field. Its length goes first, so that no two lists of fields read the same.
     pub(crate) fn field(&mut self, bytes: &[u8]) {
-        self.write(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-        self.write(bytes);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Process(a, b) => {
-                a.write(bytes);
-                b.write(bytes);
-            }
-            Self::Deployment(context) => context.update(bytes),
-        }
+        self.bytes.extend_from_slice(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        self.bytes.extend_from_slice(bytes);
     }
 
     pub(crate) fn finish(self) -> u128 {
-        match self {
-            Self::Process(a, b) => (u128::from(a.finish()) << 64) | u128::from(b.finish()),
-            // The first 128 of 256 bits.
-            Self::Deployment(context) => context.sign().as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes),
-        }
+        self.hasher.hash(&self.bytes)
     }
 }
 
@@ -142,7 +184,7 @@ impl Parts {
     }
 
     /// The hash of a request's values, after what `begin` has hashed. All requests that lack one share one hash.
-    pub(crate) fn hash(&self, origin: &Origin<'_>, begin: impl Fn() -> Hashing) -> u128 {
+    pub(crate) fn hash<'h>(&self, origin: &Origin<'_>, begin: impl Fn() -> Hashing<'h>) -> u128 {
         let begin = |kind: &[u8]| {
             let mut hashing = begin();
             hashing.field(kind);
@@ -192,7 +234,7 @@ impl<'r> Who<'r> {
 
 impl Origin<'_> {
     /// Adds a part's value, or says that the request lacks it.
-    pub(super) fn add(&self, part: &Part, hashing: &mut Hashing) -> Option<()> {
+    pub(super) fn add(&self, part: &Part, hashing: &mut Hashing<'_>) -> Option<()> {
         match part {
             Part::Client => Self::add_address(self.client, hashing),
             Part::ApiKey => hashing.field(self.who.key_id?.as_bytes()),
@@ -205,7 +247,7 @@ impl Origin<'_> {
         Some(())
     }
 
-    pub(crate) fn add_address(address: IpAddr, hashing: &mut Hashing) {
+    pub(crate) fn add_address(address: IpAddr, hashing: &mut Hashing<'_>) {
         match address {
             IpAddr::V4(ip) => hashing.field(&ip.octets()),
             IpAddr::V6(ip) => hashing.field(&ip.octets()),
@@ -213,7 +255,7 @@ impl Origin<'_> {
     }
 
     /// The kind goes first: a subject that looks like a key id is another caller.
-    fn add_caller(&self, hashing: &mut Hashing) {
+    fn add_caller(&self, hashing: &mut Hashing<'_>) {
         match (self.who.key_id, self.who.subject) {
             (Some(key_id), _) => {
                 hashing.field(b"api_key");
@@ -231,7 +273,7 @@ impl Origin<'_> {
     }
 
     /// All values of a repeated header count, so that adding one more makes no new client of an old one unseen.
-    fn add_header(&self, name: &HeaderName, hashing: &mut Hashing) -> Option<()> {
+    fn add_header(&self, name: &HeaderName, hashing: &mut Hashing<'_>) -> Option<()> {
         let values = self.headers.get_all(name);
         values.iter().next()?;
         hashing.field(&values.iter().count().to_be_bytes());
@@ -240,7 +282,7 @@ impl Origin<'_> {
     }
 }
 
-fn add_subject((issuer, subject): (&str, &str), hashing: &mut Hashing) {
+fn add_subject((issuer, subject): (&str, &str), hashing: &mut Hashing<'_>) {
     hashing.field(issuer.as_bytes());
     hashing.field(subject.as_bytes());
 }
@@ -271,6 +313,23 @@ mod tests {
         let deployment = |byte| KeyHasher::deployment(&Secret::new(vec![byte; 32]));
         assert_eq!(hash(&deployment(1), &["x"]), hash(&deployment(1), &["x"]));
         assert_ne!(hash(&deployment(1), &["x"]), hash(&deployment(2), &["x"]));
+    }
+
+    #[test]
+    fn a_hash_of_a_deployment_is_the_hmac_remembered_or_not() {
+        let key = [7; 32];
+        let hasher = KeyHasher::deployment(&Secret::new(key.to_vec()));
+        let hmac = |text: &str| {
+            let field = [&u64::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &field);
+            u128::from_be_bytes(*tag.as_ref().first_chunk().unwrap())
+        };
+        // More than are remembered, twice.
+        for text in (0..3 * KNOWN).chain(0..3 * KNOWN).map(|n| n.to_string()) {
+            assert_eq!(hash(&hasher, &[&text]), hmac(&text), "{text}");
+        }
+        assert_eq!(hash(&hasher, &["1"]), hmac("1"));
+        assert_eq!(hash(&hasher, &["1"]), hmac("1"));
     }
 
     #[test]
