@@ -2,9 +2,15 @@
 //!
 //! Invariant: every answer passes [`dress`], the gateway's own and the upstream's alike.
 
+use std::mem;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use pingora_error::Result;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{self, Entry},
+    response::Parts,
+};
+use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use portcullis_api::{Protocol, Rejection};
@@ -17,19 +23,25 @@ use crate::{
     trip::{Trip, facts},
 };
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Room for what [`dress`] and the controls add to an answer.
+const DRESS: usize = 24;
+
 /// Answers a refused request.
 ///
 /// # Errors
 /// When the client is gone.
 pub(crate) async fn refuse(session: &mut Session, trip: &mut Trip, rejection: &Rejection) -> Result<()> {
     let body = Problem::new(&rejection.code, &trip.request_id).with(&rejection.members).to_json();
-    let mut answer = ResponseHeader::build(rejection.code.status, Some(24))?;
-    for (name, value) in rejection.headers.iter() {
-        answer.append_header(name.clone(), value.clone())?;
-    }
-    answer.insert_header(header::CONTENT_TYPE, problem::CONTENT_TYPE)?;
+    let status = StatusCode::from_u16(rejection.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut fields = HeaderMap::clone(&rejection.headers);
+    fields.insert(header::CONTENT_TYPE, problem::CONTENT_TYPE);
     trip.answer.code = Some(rejection.code.name);
-    write(session, trip, answer, Bytes::from(body)).await
+    write(session, trip, status, fields, Bytes::from(body)).await
 }
 
 /// Answers a CORS preflight.
@@ -37,11 +49,7 @@ pub(crate) async fn refuse(session: &mut Session, trip: &mut Trip, rejection: &R
 /// # Errors
 /// When the client is gone.
 pub(crate) async fn preflight(session: &mut Session, trip: &mut Trip, headers: HeaderMap) -> Result<()> {
-    let mut answer = ResponseHeader::build(204, Some(16))?;
-    for (name, value) in &headers {
-        answer.append_header(name.clone(), value.clone())?;
-    }
-    write(session, trip, answer, Bytes::new()).await
+    write(session, trip, StatusCode::NO_CONTENT, headers, Bytes::new()).await
 }
 
 /// Answers `OPTIONS *`.
@@ -49,12 +57,17 @@ pub(crate) async fn preflight(session: &mut Session, trip: &mut Trip, headers: H
 /// # Errors
 /// When the client is gone.
 pub(crate) async fn server_options(session: &mut Session, trip: &mut Trip) -> Result<()> {
-    write(session, trip, ResponseHeader::build(204, Some(16))?, Bytes::new()).await
+    write(session, trip, StatusCode::NO_CONTENT, HeaderMap::new(), Bytes::new()).await
 }
 
 /// Writes an answer of our own. A connection whose request was not read to its end is closed after it.
-async fn write(session: &mut Session, trip: &mut Trip, mut answer: ResponseHeader, body: Bytes) -> Result<()> {
-    let status = answer.status;
+async fn write(
+    session: &mut Session,
+    trip: &mut Trip,
+    status: StatusCode,
+    mut fields: HeaderMap,
+    body: Bytes,
+) -> Result<()> {
     trip.answer.status = status.as_u16();
     let begun = |written: &ResponseHeader| {
         !written.status.is_informational() || written.status == StatusCode::SWITCHING_PROTOCOLS
@@ -62,11 +75,17 @@ async fn write(session: &mut Session, trip: &mut Trip, mut answer: ResponseHeade
     if session.response_written().is_some_and(begun) {
         return Ok(()); // too late for an answer: the upstream's has begun, or the connection is no HTTP any more
     }
-    answer.insert_header(header::CACHE_CONTROL, "no-store")?;
+    fields.reserve(DRESS);
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
     if status != StatusCode::NO_CONTENT {
-        answer.set_content_length(body.len())?;
+        fields.insert(header::CONTENT_LENGTH, body.len().into());
     }
-    dress(session, trip, &mut answer)?;
+    dress(session, trip, &mut fields)?;
+    let mut answer = ResponseHeader::build_no_case(status, Some(0))?;
+    change(&mut answer, |empty| {
+        *empty = fields;
+        Ok(())
+    })?;
     let waits = session.req_header().headers.contains_key(header::EXPECT);
     let unread = !session.is_body_done();
     // What follows `CONNECT` may be meant for another server.
@@ -98,28 +117,41 @@ pub(crate) fn take_over(session: &Session, trip: &mut Trip, answer: &mut Respons
         admitted.settle(&answer.headers, &mut trip.trail);
     }
     let trip = &*trip;
-    let costs = cost_headers(trip);
-    remove(answer, |name| reserved::is_response_reserved(name) || costs.contains(name));
-    let cookies = trip.snapshot.cookies();
-    if !cookies.is_empty() && answer.headers.contains_key(header::SET_COOKIE) {
-        let kept: Vec<HeaderValue> = answer
-            .headers
-            .get_all(header::SET_COOKIE)
-            .iter()
-            .filter(|value| !sets_cookie(value.as_bytes(), cookies))
-            .cloned()
-            .collect();
-        answer.remove_header(&header::SET_COOKIE);
+    change(answer, |fields| {
+        fields.reserve(DRESS);
+        let costs = cost_headers(trip);
+        remove(fields, |name| reserved::is_response_reserved(name) || costs.contains(name));
+        keep_cookies(fields, trip.snapshot.cookies());
+        if let Some(admitted) = &trip.admitted {
+            for (name, value) in rate_limit::fields(admitted.counted()).into_iter().flatten() {
+                fields.insert(name, value);
+            }
+        }
+        dress(session, trip, fields)
+    })
+}
+
+/// Changes the fields of an answer. Their names lose the case in which the upstream wrote them: Pingora keeps it in a second
+/// map, and to write each of our fields into both costs more than all else that is done to an answer.
+fn change(answer: &mut ResponseHeader, change: impl FnOnce(&mut HeaderMap) -> Result<()>) -> Result<()> {
+    let mut parts = Parts::from(mem::replace(answer, ResponseHeader::build_no_case(StatusCode::OK, Some(0))?));
+    change(&mut parts.headers)?;
+    *answer = parts.into();
+    Ok(())
+}
+
+/// Takes the cookies that are ours alone off an answer.
+fn keep_cookies(fields: &mut HeaderMap, ours: &[String]) {
+    if ours.is_empty() {
+        return;
+    }
+    if let Entry::Occupied(written) = fields.entry(header::SET_COOKIE) {
+        let (_, values) = written.remove_entry_mult();
+        let kept: Vec<HeaderValue> = values.filter(|value| !sets_cookie(value.as_bytes(), ours)).collect();
         for value in kept {
-            answer.append_header(header::SET_COOKIE, value)?;
+            fields.append(header::SET_COOKIE, value);
         }
     }
-    if let Some(admitted) = &trip.admitted {
-        for (name, value) in rate_limit::fields(admitted.counted()).into_iter().flatten() {
-            answer.insert_header(name, value)?;
-        }
-    }
-    dress(session, trip, answer)
 }
 
 /// Whether a head is all of its answer, and all of the request was read.
@@ -135,28 +167,24 @@ pub(crate) fn is_whole(session: &mut Session, answer: &ResponseHeader) -> bool {
 }
 
 /// What an interim answer may carry is hints for the client (RFC 8297); everything else waits for the final one.
-pub(crate) fn take_over_interim(answer: &mut ResponseHeader) {
-    remove(answer, |name| *name != header::LINK);
+pub(crate) fn take_over_interim(answer: &mut ResponseHeader) -> Result<()> {
+    change(answer, |fields| {
+        remove(fields, |name| *name != header::LINK);
+        Ok(())
+    })
 }
 
-fn remove(answer: &mut ResponseHeader, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = answer.headers.keys().filter(|name| unwanted(name)).cloned().collect();
-    for name in names {
-        answer.remove_header(&name);
-    }
+fn remove(fields: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = fields.keys().filter(|name| unwanted(name)).cloned().collect();
+    names.iter().for_each(|name| drop(fields.remove(name)));
 }
 
 /// Nothing of ours comes back from an upstream in a trailer either.
 pub(crate) fn take_over_trailers(trip: &Trip, trailers: &mut HeaderMap) {
     let costs = cost_headers(trip);
-    let foreign: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| reserved::is_response_reserved(*name) || **name == header::SET_COOKIE || costs.contains(*name))
-        .cloned()
-        .collect();
-    for name in foreign {
-        trailers.remove(&name);
-    }
+    remove(trailers, |name| {
+        reserved::is_response_reserved(name) || *name == header::SET_COOKIE || costs.contains(name)
+    });
 }
 
 /// Where upstreams of its route say what a request cost.
@@ -166,38 +194,37 @@ fn cost_headers(trip: &Trip) -> &[HeaderName] {
 }
 
 /// Puts the headers on that every answer carries: request id, security headers, CORS.
-fn dress(session: &Session, trip: &Trip, answer: &mut ResponseHeader) -> Result<()> {
-    answer.insert_header("X-Request-Id", &*trip.request_id)?;
+fn dress(session: &Session, trip: &Trip, fields: &mut HeaderMap) -> Result<()> {
+    let id =
+        HeaderValue::from_str(&trip.request_id).or_err(ErrorType::InternalError, "a request id that is no value")?;
+    fields.insert(REQUEST_ID, id);
     let headers = trip.host().map_or(&trip.snapshot.default_headers, |host| &host.headers);
-    security(answer, headers, trip.conn.as_ref().is_some_and(|conn| conn.tls().is_some()))?;
-    if let (Some(host), Some(canonical)) = (trip.host(), &trip.canonical) {
+    security(fields, headers, trip.conn.as_ref().is_some_and(|conn| conn.tls().is_some()));
+    if let (Some(host), Some(canonical)) = (trip.host(), &trip.canonical)
+        && let Some(cors) = trip.snapshot.cors(host)
+    {
         let protocol = if session.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
-        let mut fields = HeaderMap::new();
         let asked = facts(canonical, session.req_header(), protocol);
-        cors::response_headers(trip.snapshot.cors(host), &asked, &mut fields);
-        for (name, value) in &fields {
-            if name == header::VARY {
-                answer.append_header("vary", value.clone())?;
-            } else {
-                answer.insert_header(name.clone(), value.clone())?;
-            }
+        // Apart: a preflight's answer has some of them already.
+        let mut of_cors = HeaderMap::new();
+        cors::response_headers(Some(cors), &asked, &mut of_cors);
+        if let Some(vary) = of_cors.remove(header::VARY) {
+            fields.append(header::VARY, vary);
         }
+        // Each stands once, in place of what was there.
+        of_cors.iter().for_each(|(name, value)| drop(fields.insert(name.clone(), value.clone())));
     }
     Ok(())
 }
 
-fn security(answer: &mut ResponseHeader, values: &SecurityHeaderValues, tls: bool) -> Result<()> {
-    // Names as text: Pingora copies a `HeaderName` that it has no title-case for.
+fn security(fields: &mut HeaderMap, values: &SecurityHeaderValues, tls: bool) {
     if tls {
-        answer.insert_header("strict-transport-security", values.strict_transport_security.clone())?;
+        fields.insert(header::STRICT_TRANSPORT_SECURITY, values.strict_transport_security.clone());
     }
-    if !answer.headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-        answer.insert_header("content-security-policy", values.content_security_policy.clone())?;
-    }
-    answer.insert_header("x-frame-options", values.x_frame_options.clone())?;
-    answer.insert_header("x-content-type-options", NOSNIFF)?;
-    answer.insert_header("referrer-policy", values.referrer_policy.clone())?;
-    answer.insert_header("Cross-Origin-Opener-Policy", SAME_ORIGIN)?;
-    answer.insert_header("Permissions-Policy", NO_DEVICES)?;
-    Ok(())
+    fields.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| values.content_security_policy.clone());
+    fields.insert(header::X_FRAME_OPTIONS, values.x_frame_options.clone());
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    fields.insert(header::REFERRER_POLICY, values.referrer_policy.clone());
+    fields.insert(OPENER_POLICY, SAME_ORIGIN);
+    fields.insert(PERMISSIONS_POLICY, NO_DEVICES);
 }

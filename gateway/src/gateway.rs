@@ -225,8 +225,7 @@ impl ProxyHttp for Proxy {
             // What follows is no request body: it may be silent for as long as it likes.
             session.set_read_timeout(None);
         } else if head.status.is_informational() {
-            answer::take_over_interim(head);
-            return Ok(());
+            return answer::take_over_interim(head);
         }
         trip.answer.status = head.status.as_u16();
         trip.attempts.head_ms = trip.attempts.started.map(|at| at.elapsed().as_secs_f64() * 1000.0);

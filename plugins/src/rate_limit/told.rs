@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use portcullis_api::{ControlName, Micros, Mode, Outcome, Trail};
 
 use super::{
@@ -12,11 +12,11 @@ use super::{
     counters::{Answer, Level},
 };
 
-const RATE_LIMIT: &str = "ratelimit";
-const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// A field of an answer: its name in lower case, and its value.
-pub type Field = (&'static str, HeaderValue);
+/// A field of an answer.
+pub type Field = (HeaderName, HeaderValue);
 
 /// Proof that a request was charged to every rule of its stage that is in force.
 #[derive(Debug, Default)]
