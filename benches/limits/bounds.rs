@@ -131,7 +131,7 @@ pub(crate) async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Repo
     let stores = [Store::Redis { address: server.address, deadline: DEADLINE }; 3];
     let shared =
         Fleet::start(world, "shared", &stores, &limits(&[Counting::Local, Counting::Leased, Counting::Exact]))?;
-    let apart = Fleet::start(world, "apart", &[Store::Memory; 3], &limits(&[Counting::Memory]))?;
+    let apart = Fleet::start(world, "apart", &[Store::Memory { keys_max: None }; 3], &limits(&[Counting::Memory]))?;
     let mut bench = Bench { server, shared, apart, idle: Work::default() };
 
     let rate = match flags.rate {

@@ -30,9 +30,12 @@ pub(crate) struct Flags {
     /// Seconds of a fault, and half as many before it and after it.
     #[arg(long, default_value_t = 3.0)]
     pub(crate) fault_seconds: f64,
-    /// Rounds of `fairness`.
+    /// Rounds of `fairness` and of `keys`.
     #[arg(long, default_value_t = 7)]
     pub(crate) fair_rounds: u32,
+    /// Different keys of `keys`.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) keys: u32,
     /// Connections to each gateway.
     #[arg(long, default_value_t = 24)]
     pub(crate) connections: u32,
@@ -63,6 +66,7 @@ impl Flags {
             self.fault_rate = self.fault_rate.min(300);
             self.fault_seconds = 0.3;
             self.fair_rounds = 1;
+            self.keys = self.keys.min(2_000);
             self.connections = self.connections.min(4);
         }
         ensure!((1..=100).contains(&self.rounds), "--rounds goes from 1 to 100");
@@ -71,6 +75,7 @@ impl Flags {
         ensure!((30..=10_000).contains(&self.fault_rate), "--fault-rate goes from 30 to 10000");
         ensure!((0.1..=30.0).contains(&self.fault_seconds), "--fault-seconds goes from 0.1 to 30");
         ensure!((1..=100).contains(&self.fair_rounds), "--fair-rounds goes from 1 to 100");
+        ensure!((1_000..=5_000_000).contains(&self.keys), "--keys goes from 1000 to 5000000");
         ensure!((1..=200).contains(&self.connections), "--connections goes from 1 to 200");
         self.modes.sort_unstable();
         self.modes.dedup();
@@ -92,6 +97,8 @@ pub(crate) enum Mode {
     Faults,
     /// What one key's flood does to another key.
     Fairness,
+    /// What many live keys cost.
+    Keys,
 }
 
 /// A shape of limit: its numbers and its keys.
@@ -132,6 +139,7 @@ impl fmt::Display for Mode {
             Self::Bounds => "bounds",
             Self::Faults => "faults",
             Self::Fairness => "fairness",
+            Self::Keys => "keys",
         })
     }
 }
@@ -145,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_is_the_default_and_the_order_is_that_of_the_report() {
+    fn the_modes_that_fit_ten_minutes_are_the_default_and_the_order_is_that_of_the_report() {
         assert_eq!(parse("limits").unwrap().modes, [Mode::Bounds, Mode::Faults, Mode::Fairness]);
         assert_eq!(parse("limits --modes fairness,bounds,fairness").unwrap().modes, [Mode::Bounds, Mode::Fairness]);
     }

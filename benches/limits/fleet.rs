@@ -2,8 +2,9 @@
 
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
+use anyhow::Context;
 use portcullis_benches::{
-    account::CpuTime,
+    account::{CpuTime, resident_kib},
     cpus::Cpus,
     redis_server::store_key,
     subject::{Subject, free_port, is_ready, metric},
@@ -29,7 +30,10 @@ pub(crate) struct World<'w> {
 /// Where a gateway counts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store {
-    Memory,
+    Memory {
+        /// Room for buckets of each limit, the gateway's own default when none.
+        keys_max: Option<u32>,
+    },
     Redis {
         address: SocketAddr,
         /// How long a check may wait for it.
@@ -80,6 +84,20 @@ impl Fleet {
         Ok(now.iter().zip(earlier).take(1).map(|(now, earlier)| now.since(earlier).as_secs_f64() * 1e6).sum())
     }
 
+    /// Resident memory of one of them.
+    pub(crate) fn resident_kib(&self, gateway: u32) -> anyhow::Result<u64> {
+        resident_kib(self.one(gateway)?.process.pid())
+    }
+
+    /// How often a bucket of one of them had no place of its own.
+    pub(crate) fn crowded(&self, gateway: u32) -> anyhow::Result<f64> {
+        metric(self.one(gateway)?.admin, "portcullis_ratelimit_crowded")
+    }
+
+    fn one(&self, gateway: u32) -> anyhow::Result<&Gateway> {
+        self.gateways.get(usize::try_from(gateway)?).context("no such gateway")
+    }
+
     /// Checks so far that the store did not decide.
     pub(crate) fn undecided(&self) -> anyhow::Result<f64> {
         let each = self.gateways.iter().map(|gateway| metric(gateway.admin, "portcullis_ratelimit_degraded_total"));
@@ -120,7 +138,10 @@ fn document(
         world.upstream
     );
     match store {
-        Store::Memory => text.push_str("[stores]\ncounters = \"memory\"\n"),
+        Store::Memory { keys_max } => {
+            text.push_str("[stores]\ncounters = \"memory\"\n");
+            keys_max.map_or(Ok(()), |keys_max| writeln!(text, "keys_max = {keys_max}"))?;
+        }
         Store::Redis { address, deadline } => write!(
             text,
             "[stores]\ncounters = \"redis://{address}/\"\ninstances = {GATEWAYS}\ndeadline = \"{}ms\"\n\

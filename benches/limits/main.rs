@@ -9,6 +9,7 @@
 //! - `faults`: for each posture and each thing that can happen to the store, what was admitted and refused meanwhile, how
 //!   long answers took, and when the store counted again. An answer that is neither 200, 429 nor 503 fails the run.
 //! - `fairness`: what a flood of one key does to another key on the same gateway.
+//! - `keys`: what a million live keys cost, in memory and in time. Only when it is asked for: it takes minutes.
 
 mod bounds;
 mod bounds_table;
@@ -21,6 +22,8 @@ mod faults_table;
 mod flags;
 mod fleet;
 mod judge;
+mod keys;
+mod keys_table;
 mod limit;
 mod plan;
 
@@ -85,6 +88,10 @@ async fn run(flags: &Flags, world: &World<'_>) -> anyhow::Result<Vec<Aim>> {
             }
             Mode::Fairness => {
                 let report = fairness::run(flags, world).await?;
+                (report.to_string(), report.aims())
+            }
+            Mode::Keys => {
+                let report = keys::run(flags, world).await?;
                 (report.to_string(), report.aims())
             }
         };

@@ -67,6 +67,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// One request for each of these keys of a stream that has one gateway, as fast as it answers.
+    pub(crate) fn each(stream: Stream, keys: impl Iterator<Item = u32>) -> Self {
+        let gateway = stream.gateway.unwrap_or(0);
+        let requests = keys.map(|key| Planned { at: Duration::ZERO, stream: 0, key, gateway }).collect();
+        Self { streams: vec![stream], requests }
+    }
+}
+
 impl Keys {
     /// The share of the keys up to each.
     fn cumulated(&self) -> Vec<f64> {
