@@ -8,7 +8,8 @@ use percent_encoding::percent_decode_str;
 use portcullis_api::{Clock, TenantId};
 use portcullis_plugins::{
     authentication::API_KEY_ISSUER,
-    rate_limit::{InspectError, Named, Seen},
+    in_flight::{InFlight, Seen},
+    rate_limit::{self, InspectError, Named},
 };
 use serde_json::json;
 
@@ -37,6 +38,12 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
         let why = "there is no API key of this id: `portcullis keys list` tells the ids";
         return page(StatusCode::NOT_FOUND, &json!({ "error": why }));
     }
+    // Both kinds are found by what they are called: a rate has a name before a limit of requests under way has it.
+    if !rules.names().any(|name| name == limit)
+        && let Some(in_flight) = snapshot.controls.in_flight.control().filter(|control| control.knows(limit))
+    {
+        return under_way(in_flight, method, limit, &named);
+    }
     let limits = runtime.limits();
     let result = match *method {
         Method::GET => limits.look(rules, limit, &named).await.map(|seen| shown(limit, &seen)),
@@ -49,18 +56,38 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
     };
     match result {
         Ok(value) => page(StatusCode::OK, &value),
-        Err(why) => {
-            let status = match why {
-                InspectError::Unknown(..) | InspectError::NoRoute(_) => StatusCode::NOT_FOUND,
-                InspectError::Missing { .. } | InspectError::Unused { .. } => StatusCode::BAD_REQUEST,
-                InspectError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            page(status, &json!({ "error": why.to_string() }))
-        }
+        Err(why) => refused(&why),
     }
 }
 
-fn shown(limit: &str, Seen { level, burst, cost, numbers, counted }: &Seen) -> serde_json::Value {
+/// How many requests are under way. They end by themselves, so there is nothing to reset.
+fn under_way(control: &InFlight, method: &Method, limit: &str, named: &Named) -> Response<Vec<u8>> {
+    if *method != Method::GET {
+        let why = format!("`{limit}` counts requests under way: they end by themselves, there is nothing to reset");
+        return page(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": why }));
+    }
+    match control.look(limit, named) {
+        Ok(Seen { under_way, here, all }) => page(
+            StatusCode::OK,
+            &json!({ "limit": limit, "counted": "in_flight", "under_way": under_way, "here": here, "requests": all }),
+        ),
+        Err(why) => refused(&why),
+    }
+}
+
+fn refused(why: &InspectError) -> Response<Vec<u8>> {
+    let status = match why {
+        InspectError::Unknown(..) | InspectError::NoRoute(_) => StatusCode::NOT_FOUND,
+        InspectError::Missing { .. } | InspectError::Unused { .. } => StatusCode::BAD_REQUEST,
+        InspectError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    page(status, &json!({ "error": why.to_string() }))
+}
+
+fn shown(
+    limit: &str,
+    rate_limit::Seen { level, burst, cost, numbers, counted }: &rate_limit::Seen,
+) -> serde_json::Value {
     json!({
         "limit": limit,
         "counted": counted,

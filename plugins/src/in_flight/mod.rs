@@ -5,6 +5,7 @@
 //! [`crate::quota`]: what a quota refuses gives its slots back, while a slot that is refused could not give a quota its
 //! tokens back. Each gateway counts its own requests and enforces its share; see `gateway/adr/0008-in-flight-limits.md`.
 
+mod inspect;
 mod rules;
 mod settings;
 mod slots;
@@ -20,6 +21,7 @@ use portcullis_api::{
     Trail, Verdict,
 };
 
+pub use inspect::Seen;
 pub use rules::{Input, RouteInFlight};
 pub use settings::{Settings, Tenant};
 pub use slots::{Held, Slots, Wanted};

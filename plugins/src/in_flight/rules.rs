@@ -54,7 +54,7 @@ pub struct RouteInFlight<'d> {
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: Arc<str>,
-    parts: Parts,
+    pub(super) parts: Parts,
     pub(super) counts: Counts,
     pub(super) mode: Mode,
     most: NonZeroU32,
@@ -65,6 +65,10 @@ pub(super) struct Rule {
 impl Rule {
     pub(super) fn most(&self, tenant: Option<&TenantId>) -> Most {
         Most::of(tenant.and_then(|tenant| self.tenants.get(tenant)).copied().unwrap_or(self.most))
+    }
+
+    pub(super) fn has_tenants(&self) -> bool {
+        !self.tenants.is_empty()
     }
 
     /// What a request is counted under. The number is no part of it: who is under way stays so when it changes.
@@ -120,6 +124,15 @@ impl Rules {
     /// The rules of a route; `None` for a route of another snapshot.
     pub(super) fn of(&self, route: RouteId) -> Option<&RoutePlan> {
         self.routes.get(route.index())?.as_ref()
+    }
+
+    pub(super) fn plans(&self) -> impl Iterator<Item = &RoutePlan> {
+        self.routes.iter().flatten()
+    }
+
+    /// Whether `route`, a `host/route`, names the limit.
+    pub(super) fn is_under(&self, route: &str, limit: &str) -> bool {
+        self.plans().any(|plan| *plan.name == *route && plan.rules.iter().any(|rule| *rule.name == *limit))
     }
 
     pub(super) fn unused(&self) -> impl Iterator<Item = &str> {

@@ -74,6 +74,13 @@ impl Slots {
         Ok(Held { slots: self.clone(), keys: wanted.iter().map(|wanted| wanted.key).collect() })
     }
 
+    /// How many hold a key.
+    #[must_use]
+    pub fn count(&self, key: u128) -> u32 {
+        let shard = self.shards.get(place(key));
+        shard.and_then(|shard| shard.lock().get(&key).copied()).map_or(0, NonZeroU32::get)
+    }
+
     /// Keys that somebody holds.
     #[must_use]
     pub fn keys(&self) -> usize {

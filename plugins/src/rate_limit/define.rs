@@ -14,7 +14,7 @@ use super::{
     Class, Consistency, Input, KeyHasher, KeyPart, Limit, Numbers, OnStoreFailure, PER_KEY, RateError, TenantLimit,
     WINDOW_MAX,
     cost::Measured,
-    keys::{Origin, Part, Parts, with_class},
+    keys::{Origin, Parts, with_class},
     matching::{Counts, LIMITS},
     numbers::Written,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     /// Its place among the limits of the snapshot.
     pub(super) index: usize,
-    parts: Parts,
+    pub(super) parts: Parts,
     pub(super) counts: Counts,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
@@ -49,10 +49,6 @@ impl Rule {
     /// Whether any tenant has numbers of its own.
     pub(super) fn has_tenants(&self) -> bool {
         !self.tenants.is_empty()
-    }
-
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.parts.iter()
     }
 
     /// Whether the rule can be asked only after authentication.

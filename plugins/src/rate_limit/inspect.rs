@@ -12,7 +12,7 @@ use super::{
     charge::Place,
     counters::Level,
     define::Rule,
-    keys::{Origin, Part, Who},
+    keys::{Origin, Part, Parts, Who},
 };
 
 /// Whose bucket: what the limit counts by, as an operator names it.
@@ -128,20 +128,7 @@ impl Needs {
             let near = nearest(limit, rules.names()).map(|near| format!("; did you mean `{near}`?"));
             InspectError::Unknown(limit.to_owned(), near.unwrap_or_default())
         })?;
-        let limit = || limit.to_owned();
-        if let Some(part) = rule.parts().find(|part| !named.has(part)) {
-            return Err(InspectError::Missing { limit: limit(), part: part.to_string() });
-        }
-        // Whose numbers hold decides which bucket it is.
-        if rule.has_tenants() && named.tenant.is_none() {
-            return Err(InspectError::Missing {
-                limit: limit(),
-                part: "tenant, some of which have their own numbers".into(),
-            });
-        }
-        if let Some(part) = named.unused(rule) {
-            return Err(InspectError::Unused { limit: limit(), part });
-        }
+        named.fits(limit, &rule.parts, rule.has_tenants())?;
         // A bucket of what does not exist would be shown as full.
         if let Some(route) = named.route.as_ref().filter(|route| !rules.is_under(route, &rule.name)) {
             return Err(InspectError::NoRoute(route.clone()));
@@ -152,6 +139,20 @@ impl Needs {
 }
 
 impl Named {
+    /// Whether it names what a limit counts by, and nothing else.
+    pub(crate) fn fits(&self, limit: &str, parts: &Parts, has_tenants: bool) -> Result<(), InspectError> {
+        let limit = || limit.to_owned();
+        if let Some(part) = parts.iter().find(|part| !self.has(part)) {
+            return Err(InspectError::Missing { limit: limit(), part: part.to_string() });
+        }
+        // Whose numbers hold decides which bucket it is.
+        if has_tenants && self.tenant.is_none() {
+            let part = "tenant, some of which have their own numbers".into();
+            return Err(InspectError::Missing { limit: limit(), part });
+        }
+        self.unused(parts).map_or(Ok(()), |part| Err(InspectError::Unused { limit: limit(), part }))
+    }
+
     fn has(&self, part: &Part) -> bool {
         match part {
             Part::Client => self.client.is_some(),
@@ -165,8 +166,8 @@ impl Named {
     }
 
     /// A part that is named and not counted by. The tenant may always be: it decides whose numbers hold.
-    fn unused(&self, rule: &Rule) -> Option<String> {
-        let counts = |wanted: &[Part]| rule.parts().any(|part| wanted.contains(part));
+    fn unused(&self, parts: &Parts) -> Option<String> {
+        let counts = |wanted: &[Part]| parts.iter().any(|part| wanted.contains(part));
         let plain = [
             (self.client.is_some(), &[Part::Client, Part::Caller][..], "client"),
             (self.api_key.is_some(), &[Part::ApiKey, Part::Caller], "api_key"),
@@ -179,7 +180,7 @@ impl Named {
         unused.next().or_else(|| header().map(|name| format!("header:{name}")))
     }
 
-    fn origin(&self) -> Origin<'_> {
+    pub(crate) fn origin(&self) -> Origin<'_> {
         Origin {
             // A limit that counts by none has no use for it.
             client: counted(self.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),

@@ -136,7 +136,7 @@ impl Rules {
     }
 
     /// The names of all limits.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.defined.keys().map(String::as_str)
     }
 

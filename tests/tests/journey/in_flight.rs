@@ -143,6 +143,32 @@ fn another_key_is_free_and_the_operator_is_told_who_was_full() {
 }
 
 #[test]
+fn the_operator_is_shown_how_many_are_under_way() {
+    let (upstream, held) = Held::upstream();
+    let gateway = Setup::new(&upstream).with(TWO).start();
+    let show = |more: &[&str]| {
+        let output = gateway.cli(&[&["limits", "show", "busy"], more].concat());
+        String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).into_owned()
+    };
+    assert_eq!(show(&["--tenant", "acme"]), "busy: 0 of 2 under way\n");
+    let request = to_hold("acme");
+    let mut client = hold(&gateway, &upstream, &request);
+    assert_eq!(show(&["--tenant", "acme"]), "busy: 1 of 2 under way\n");
+    assert_eq!(show(&["--tenant", "globex"]), "busy: 0 of 2 under way\n");
+    for (wrong, why) in [
+        (&[][..], "counts by tenant, which is not named"),
+        (&["--tenant", "acme", "--client", "192.0.2.1"], "does not count by client"),
+    ] {
+        assert!(show(wrong).contains(why), "{}", show(wrong));
+    }
+    let reset = gateway.cli(&["limits", "reset", "busy", "--tenant", "acme"]);
+    assert!(String::from_utf8_lossy(&reset.stderr).contains("nothing to reset"), "{reset:?}");
+    held.tell(&request, Then::Answer);
+    assert_eq!(client.answer().expect("an answer").status, 200);
+    assert_eq!(show(&["--tenant", "acme"]), "busy: 0 of 2 under way\n");
+}
+
+#[test]
 fn whoever_asks_one_after_the_other_is_never_refused() {
     let (upstream, grpc) = (Held::upstream().0, GrpcUpstream::start());
     let gateway = Setup::new(&upstream)

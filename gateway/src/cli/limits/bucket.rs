@@ -47,6 +47,11 @@ impl Bucket {
         let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
         let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or("-");
         let (requests, window) = (number("requests"), text("window"));
+        if text("counted") == "in_flight" {
+            let (limit, under_way, here) = (&self.limit, number("under_way"), number("here"));
+            let share = if here == requests { String::new() } else { format!(", this gateway's share of {requests}") };
+            return say(&format!("{limit}: {under_way} of {here} under way{share}"));
+        }
         say(&format!(
             "{}: {} of {} left ({}), counted in {}; {}{}",
             self.limit,
