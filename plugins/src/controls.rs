@@ -11,7 +11,7 @@ use portcullis_api::{
 
 use crate::{
     authentication::{
-        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, VerifiedCache,
+        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, Renewing, VerifiedCache,
     },
     authorization::{self, Authorization},
     bans::{self, BanTable, Bans},
@@ -334,7 +334,9 @@ impl Needs {
             fn of(&self, _issuer: &str) -> Arc<ArcSwap<KeySetState>> {
                 Arc::new(ArcSwap::from_pointee(KeySetState::Missing { why: "detached".into() }))
             }
-            fn unknown_kid(&self, _issuer: &str) {}
+            fn unknown_kid<'a>(&'a self, _issuer: &'a str, _kid: &'a str) -> Renewing<'a> {
+                Box::pin(std::future::ready(Ok(())))
+            }
         }
         Self {
             clock: Arc::new(Still),

@@ -69,7 +69,7 @@ fn controls(out: &mut Defaults) {
     take!(out, "issuers.NAME", authentication::Issuer,
         "issuer = \"i\"\naudiences = []\nalgorithms = []\nkeys = { jwks_url = \"\" }\nclaims = { tenant = \"t\" }",
         plain: [jti], at: [max_lifetime, clock_skew],
-        none: [issuer, audiences, algorithms, keys, claims, typ, roles, cookie]);
+        none: [issuer, audiences, algorithms, keys, max_stale, private_networks, claims, typ, roles, cookie]);
 }
 
 fn apps(out: &mut Defaults) {

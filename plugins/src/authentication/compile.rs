@@ -57,7 +57,7 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
     let roles = [Role::Viewer, Role::Developer, Role::Admin, Role::Owner];
     let audience_form = match issuer.keys.value {
         Keys::Secret(_) => AudienceForm::One,
-        Keys::JwksUrl(_) | Keys::JwksFile(_) => AudienceForm::Several,
+        Keys::JwksUrl(_) | Keys::Discovery(_) | Keys::JwksFile(_) => AudienceForm::Several,
     };
     let role_names = match &issuer.roles {
         None => roles.iter().map(|role| (role.as_str().to_owned(), *role)).collect(),

@@ -6,6 +6,7 @@ mod fields;
 mod found;
 mod headers;
 mod issuers;
+mod key_servers;
 mod keys;
 mod paths;
 mod property;
