@@ -137,7 +137,8 @@ fn check_algorithms(name: &str, issuer: &Issuer, issues: &mut Issues) {
 
 fn check_claims(name: &str, issuer: &Issuer, issues: &mut Issues) {
     let claims = &issuer.claims;
-    for at in [Some(&claims.tenant), claims.roles.as_ref(), claims.scopes.as_ref()].into_iter().flatten() {
+    let optional = [claims.roles.as_ref(), claims.scopes.as_ref(), claims.environments.as_ref()];
+    for at in std::iter::once(&claims.tenant).chain(optional.into_iter().flatten()) {
         if Path::parse(&at.value).is_none() {
             issues.push_help(
                 "issuers.claim_path",
@@ -156,6 +157,10 @@ fn check_claims(name: &str, issuer: &Issuer, issues: &mut Issues) {
                 claims.tenant.value
             ),
         );
+    }
+    if let (Some(environments), None) = (&claims.environments, &claims.roles) {
+        let message = format!("issuer `{name}` tells roles by environment and no role: `claims.roles` is missing");
+        issues.push("issuers.environments", &environments.span, message);
     }
     if let Some(map) = &issuer.roles {
         if claims.roles.is_none() {

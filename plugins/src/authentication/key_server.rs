@@ -89,7 +89,13 @@ pub fn check_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn host_of(authority: &str) -> &str {
+/// Host and port of an https URL.
+pub(super) fn authority_of(url: &str) -> Option<&str> {
+    url.strip_prefix("https://")?.split(['/', '?']).next()
+}
+
+/// The host, without the brackets of an IPv6 address.
+pub(super) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, _)) => v6,
         None => authority.split(':').next().unwrap_or_default(),
@@ -130,8 +136,8 @@ fn check_source(name: &str, what: &str, url: &str, issuer: &Issuer, issues: &mut
         issues.push("issuers.jwks_url", span, format!("issuer `{name}`: {what} {why}"));
         return;
     }
-    let authority = url.trim_start_matches("https://").split(['/', '?']).next().unwrap_or_default();
-    let Ok(address) = host_of(authority).parse::<IpAddr>() else { return };
+    let host = authority_of(url).map(host_of).unwrap_or_default();
+    let Ok(address) = host.parse::<IpAddr>() else { return };
     let private = issuer.private_networks.as_ref().map(|networks| networks.value.clone()).unwrap_or_default();
     if !may_be_asked(address, &private) {
         issues.push_help(

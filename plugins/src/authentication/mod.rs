@@ -24,6 +24,7 @@ mod jwk;
 mod jws;
 mod key_server;
 mod keys;
+mod notes;
 mod settings;
 pub(crate) mod strict_json;
 mod token;
@@ -52,6 +53,7 @@ pub use jws::TOKEN_BYTES_MAX;
 pub(crate) use jws::is_kid;
 pub use key_server::{STALE_DEFAULT, check_url, may_be_asked};
 pub use keys::{CannotTell, JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, KeySets, Renewing};
+pub use notes::notes;
 pub use settings::*;
 
 use credential::{Known, Presented};
@@ -229,7 +231,10 @@ impl Authentication {
             verified => verified,
         };
         match verified.and_then(|identity| self.unrevoked(identity)) {
-            Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
+            Ok(identity) => {
+                let there = route.environment.as_ref().and_then(|place| identity.there(place)).map(Arc::clone);
+                Ok(Verdict::Pass(Authenticated::new(Caller::Verified(there.unwrap_or(identity)))))
+            }
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
             // Its issuer was asked, and does not have it.

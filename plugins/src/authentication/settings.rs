@@ -63,6 +63,9 @@ pub struct Claims {
     pub roles: Option<At<String>>,
     /// Space-separated scopes or a list of them.
     pub scopes: Option<At<String>>,
+    /// An object from names of environments to role names. On routes that name an `environment` the caller's role is the lesser
+    /// of its role and the one for this environment; without one for it there is no access.
+    pub environments: Option<At<String>>,
 }
 
 /// Where an issuer's keys are.
@@ -137,8 +140,11 @@ pub struct Auth {
     pub scopes: Vec<At<Scope>>,
     /// The least role.
     pub role: Option<At<Role>>,
-    /// API keys must be of this environment.
+    /// The environment of this route: API keys must be of it, and tokens of issuers with `claims.environments` have their role
+    /// in it.
     pub environment: Option<At<Environment>>,
+    /// How long ago the caller may have signed in, by the token's `auth_time` (RFC 9470). A token without one is not enough.
+    pub max_auth_age: Option<At<Millis>>,
     /// Whether the client's credential reaches the upstream.
     #[serde(default)]
     pub credentials: ForwardCredentials,

@@ -12,6 +12,7 @@ mod paths;
 mod property;
 mod protocol;
 mod records;
+mod rights;
 mod sessions;
 mod signatures;
 mod tenants;

@@ -240,3 +240,18 @@ fn a_reload_keeps_keys_that_come_from_the_same_place() {
     assert!(taken);
     assert_eq!((status(&gateway, &key), elsewhere.asked()), (200, 1));
 }
+
+#[test]
+fn a_check_notes_an_issuer_without_a_type() {
+    let said = |setup: Setup| {
+        let output = setup.check();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let without = said(setup());
+    for issuer in ["main", "local"] {
+        assert!(without.contains(&format!("note: issuer `{issuer}` has no `typ`")), "{without}");
+    }
+    let with = said(setup().set("issuers.main.typ", "\"at+jwt\"").set("issuers.local.typ", "\"session+jwt\""));
+    assert!(!with.contains("`typ`"), "{with}");
+}
