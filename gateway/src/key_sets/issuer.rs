@@ -215,7 +215,7 @@ impl Issuer {
             );
         }
         // Before half of the time is over for which it may be used without its source.
-        Ok(jittered(fetched.keep).min(self.spec.max_stale.duration() / 2))
+        Ok(jittered(fetched.keep).min(self.spec.max_stale.duration().mul_f64(0.5)))
     }
 
     /// Waits for the fetch that is under way, if there is one, or begins one where `claim` does.

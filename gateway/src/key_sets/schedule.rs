@@ -154,6 +154,7 @@ impl Schedule {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use proptest::prelude::*;
 

@@ -67,6 +67,9 @@ impl Path {
     }
 }
 
+/// The role in each environment; with none there is access and no role.
+pub(super) type RolesThere = Vec<(Environment, Option<Role>)>;
+
 /// What a token says, once all of it is in order.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -75,7 +78,7 @@ pub(super) struct Claims {
     pub(super) role: Option<Role>,
     pub(super) scopes: Vec<Scope>,
     /// The role in each environment that is named; `None` where the issuer does not tell roles by environment.
-    pub(super) environments: Option<Vec<(Environment, Option<Role>)>>,
+    pub(super) environments: Option<RolesThere>,
     /// When the user signed in.
     pub(super) auth_time: Option<UnixSeconds>,
     pub(super) issued: UnixSeconds,
@@ -188,7 +191,7 @@ fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Times, Why> 
 }
 
 /// The role in each environment; of a name of a role that the map does not know, none.
-fn environments(payload: &Json, rules: &Rules) -> Result<Option<Vec<(Environment, Option<Role>)>>, Why> {
+fn environments(payload: &Json, rules: &Rules) -> Result<Option<RolesThere>, Why> {
     let Some(path) = &rules.environments else { return Ok(None) };
     let Some(claim) = path.find(payload) else { return Ok(Some(Vec::new())) };
     let members = claim.object().filter(|members| members.len() <= ENVIRONMENTS_MAX).ok_or(Why::Environments)?;

@@ -37,7 +37,6 @@ fn the_document_of_the_tests_is_in_order() {
 #[test]
 fn each_mistake_has_its_code() {
     let main = "issuer = \"https://id.example.com\"";
-    let jwks = "keys = { jwks_file = \"main.json\" }";
     let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
     let cookie = "cookie = \"__Host-sid\"";
     let algorithms = "algorithms = [\"ES256\", \"EdDSA\"]";
@@ -58,6 +57,51 @@ fn each_mistake_has_its_code() {
         (algorithms, "algorithms = [\"ES256\", \"HS256\"]", "issuers.algorithms_mixed"),
         (algorithms, "algorithms = [\"HS256\"]", "issuers.keys_family"),
         ("algorithms = [\"HS256\"]", "algorithms = [\"RS256\"]", "issuers.keys_family"),
+        (claims, "claims = { tenant = \"\" }", "issuers.claim_path"),
+        (claims, "claims = { tenant = \"a..b\" }", "issuers.claim_path"),
+        (claims, "claims = { tenant = \"email\" }", "issuers.claim_tenant"),
+        (claims, "claims = { tenant = \"t\" }\nroles = { x = \"admin\" }", "issuers.roles"),
+        (claims, "claims = { tenant = \"t\", roles = \"r\" }\nroles = {}", "issuers.roles"),
+        ("typ = \"session+jwt\"", "typ = \"\"", "issuers.typ"),
+        (claims, "claims = { tenant = \"t\" }\nclock_skew = \"31s\"", "issuers.clock_skew"),
+        (claims, "claims = { tenant = \"t\" }\nmax_lifetime = \"169h\"", "issuers.max_lifetime"),
+        (cookie, "cookie = \"sid\"", "issuers.cookie_prefix"),
+        (cookie, "cookie = \"__Secure-sid\"", "issuers.cookie_prefix"),
+        (cookie, "cookie = \"__Host-\"", "issuers.cookie_name"),
+        (cookie, "cookie = \"__Host-a;b\"", "issuers.cookie_name"),
+        (claims, "claims = { tenant = \"t\" }\ncookie = \"__Host-sid\"", "issuers.cookie_twin"),
+        (claims, "claims = { tenant = \"t\" }\ncookie = \"__Host-SID\"", "issuers.cookie_twin"),
+        (accept, "accept = []", "auth.accept_empty"),
+        (accept, "accept = [\"jwt:mian\"]", "auth.unknown_issuer"),
+        (accept, "accept = [\"cookie:main\"]", "auth.no_cookie"),
+        (accept, "accept = [\"jwt:main\", \"jwt:main\"]", "auth.accept_twice"),
+        (accept, "accept = [\"jwt:main\"]\npublic = \"a reason that is long\"", "auth.both"),
+        (accept, "credentials = \"strip\"", "auth.neither"),
+        (accept, "accept = [\"jwt:main\"]\nenvironment = \"live\"", "auth.environment"),
+        (accept, "accept = [\"jwt:main\"]\nscopes = [\"a\", \"a\"]", "auth.scope_twice"),
+        (claims, "claims = { tenant = \"t\", roles = \"r\", environments = \"\" }", "issuers.claim_path"),
+        (public, "public = \"\"", "auth.public_reason"),
+        (public, "public = \"          x\"", "auth.public_reason"),
+        (public, "public = \"123456789\"", "auth.public_reason"),
+        (public, "public = \"nothing here is secret\"\nscopes = [\"a\"]", "auth.public_with_rights"),
+        (public, "public = \"nothing here is secret\"\nrole = \"viewer\"", "auth.public_with_rights"),
+        (public, "public = \"nothing here is secret\"\nenvironment = \"live\"", "auth.environment"),
+    ] {
+        let codes = codes_of(from, to);
+        assert!(codes.contains(&code), "{to}: {codes:?}");
+    }
+    let without_keys = rig::DOC.replace("[api_keys]\nfile = \"keys.json\"\npepper = \"file:pepper\"\n", "");
+    assert!(issues_in(&without_keys).iter().any(|issue| issue.code == "auth.no_api_keys"));
+}
+
+#[test]
+fn each_mistake_about_keys_and_rights_has_its_code() {
+    let jwks = "keys = { jwks_file = \"main.json\" }";
+    let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
+    let cookie = "cookie = \"__Host-sid\"";
+    let accept = "accept = [\"jwt:main\"]";
+    let public = "public = \"nothing here is secret\"";
+    for (from, to, code) in [
         (jwks, "keys = { jwks_file = \"\" }", "issuers.jwks_file"),
         (jwks, "keys = { jwks_url = \"http://id.example.com/jwks\" }", "issuers.jwks_url"),
         (jwks, "keys = { jwks_url = \"http://127.0.0.1.evil.example/jwks\" }", "issuers.jwks_url"),
@@ -84,45 +128,14 @@ fn each_mistake_has_its_code() {
         (jwks, "keys = { jwks_file = \"main.json\" }\nmax_stale = \"599s\"", "issuers.max_stale"),
         (cookie, "cookie = \"__Host-sid\"\nmax_stale = \"1h\"", "issuers.max_stale"),
         (cookie, "cookie = \"__Host-sid\"\nprivate_networks = [\"10.0.0.0/8\"]", "issuers.private_networks"),
-        (claims, "claims = { tenant = \"\" }", "issuers.claim_path"),
-        (claims, "claims = { tenant = \"a..b\" }", "issuers.claim_path"),
-        (claims, "claims = { tenant = \"email\" }", "issuers.claim_tenant"),
-        (claims, "claims = { tenant = \"t\" }\nroles = { x = \"admin\" }", "issuers.roles"),
-        (claims, "claims = { tenant = \"t\", roles = \"r\" }\nroles = {}", "issuers.roles"),
-        ("typ = \"session+jwt\"", "typ = \"\"", "issuers.typ"),
-        (claims, "claims = { tenant = \"t\" }\nclock_skew = \"31s\"", "issuers.clock_skew"),
-        (claims, "claims = { tenant = \"t\" }\nmax_lifetime = \"169h\"", "issuers.max_lifetime"),
-        (cookie, "cookie = \"sid\"", "issuers.cookie_prefix"),
-        (cookie, "cookie = \"__Secure-sid\"", "issuers.cookie_prefix"),
-        (cookie, "cookie = \"__Host-\"", "issuers.cookie_name"),
-        (cookie, "cookie = \"__Host-a;b\"", "issuers.cookie_name"),
-        (claims, "claims = { tenant = \"t\" }\ncookie = \"__Host-sid\"", "issuers.cookie_twin"),
-        (claims, "claims = { tenant = \"t\" }\ncookie = \"__Host-SID\"", "issuers.cookie_twin"),
-        (accept, "accept = []", "auth.accept_empty"),
-        (accept, "accept = [\"jwt:mian\"]", "auth.unknown_issuer"),
-        (accept, "accept = [\"cookie:main\"]", "auth.no_cookie"),
-        (accept, "accept = [\"jwt:main\", \"jwt:main\"]", "auth.accept_twice"),
-        (accept, "accept = [\"jwt:main\"]\npublic = \"a reason that is long\"", "auth.both"),
-        (accept, "credentials = \"strip\"", "auth.neither"),
-        (accept, "accept = [\"jwt:main\"]\nenvironment = \"live\"", "auth.environment"),
-        (accept, "accept = [\"jwt:main\"]\nscopes = [\"a\", \"a\"]", "auth.scope_twice"),
         (accept, "accept = [\"api_key\"]\nmax_auth_age = \"5m\"", "auth.max_auth_age"),
         (public, "public = \"nothing here is secret\"\nmax_auth_age = \"5m\"", "auth.public_with_rights"),
         (claims, "claims = { tenant = \"t\", roles = \"r\", environments = \"e\" }", "issuers.environments_unused"),
         (claims, "claims = { tenant = \"t\", environments = \"e\" }", "issuers.environments"),
-        (claims, "claims = { tenant = \"t\", roles = \"r\", environments = \"\" }", "issuers.claim_path"),
-        (public, "public = \"\"", "auth.public_reason"),
-        (public, "public = \"          x\"", "auth.public_reason"),
-        (public, "public = \"123456789\"", "auth.public_reason"),
-        (public, "public = \"nothing here is secret\"\nscopes = [\"a\"]", "auth.public_with_rights"),
-        (public, "public = \"nothing here is secret\"\nrole = \"viewer\"", "auth.public_with_rights"),
-        (public, "public = \"nothing here is secret\"\nenvironment = \"live\"", "auth.environment"),
     ] {
         let codes = codes_of(from, to);
         assert!(codes.contains(&code), "{to}: {codes:?}");
     }
-    let without_keys = rig::DOC.replace("[api_keys]\nfile = \"keys.json\"\npepper = \"file:pepper\"\n", "");
-    assert!(issues_in(&without_keys).iter().any(|issue| issue.code == "auth.no_api_keys"));
 }
 
 #[test]
