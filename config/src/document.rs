@@ -32,6 +32,8 @@ pub struct Document {
     /// Who issues tokens, by name.
     #[serde(default)]
     pub issuers: BTreeMap<String, authentication::Issuer>,
+    /// Where fetched key sets are kept, for a start while an issuer is away.
+    pub key_sets: Option<authentication::KeySetCopies>,
     /// API keys.
     pub api_keys: Option<authentication::ApiKeys>,
     /// Signed assertions of who calls, for upstreams that ask for them.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use portcullis_api::{Environment, Millis, Secret, TenantId, Topology};
+use portcullis_api::{Cidrs, Environment, Millis, Secret, TenantId, Topology};
 use portcullis_plugins::{assertion, authentication::Algorithm, cors};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -210,10 +210,18 @@ pub enum Counters {
 /// An issuer's keys and what they may sign with. Its claims and audiences stay in the document.
 #[derive(Debug, Clone)]
 pub struct IssuerSpec {
+    /// Its `iss`.
+    pub issuer: String,
     /// Where its keys are.
     pub keys: KeySource,
     /// Its signature algorithms.
     pub algorithms: Vec<Algorithm>,
+    /// Networks that are not public and may be asked for its keys.
+    pub private_networks: Cidrs,
+    /// How long a key set is used after it was fetched or read last.
+    pub max_stale: Millis,
+    /// Where the last good set of fetched keys is kept, resolved.
+    pub copy: Option<PathBuf>,
 }
 
 /// Where an issuer's keys are, resolved.
@@ -221,10 +229,23 @@ pub struct IssuerSpec {
 pub enum KeySource {
     /// Fetched and refreshed behind the traffic.
     JwksUrl(String),
+    /// As `JwksUrl`, from where the document at this URL says.
+    Discovery(String),
     /// Read again when it changes; the path is resolved, and it was there.
     JwksFile(PathBuf),
     /// A shared secret, at least 32 bytes.
     Secret(Secret),
+}
+
+impl KeySource {
+    /// Whether its keys come over the network.
+    #[must_use]
+    pub const fn are_fetched(&self) -> bool {
+        match self {
+            Self::JwksUrl(_) | Self::Discovery(_) => true,
+            Self::JwksFile(_) | Self::Secret(_) => false,
+        }
+    }
 }
 
 /// API keys.

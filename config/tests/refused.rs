@@ -30,6 +30,9 @@ mod cases {
         public(base, "nothing.pem", "no certificate is in here\n");
         public(base, "jwks.json", "{\"keys\":[]}");
         secret(base, "secret", SECRET);
+        let folder = base.join("open-folder");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         secret(base, "short-secret", "thirty-one bytes are one too few\n".get(1..).unwrap());
         secret(base, "empty-secret", "\n");
         secret(base, "mysql-url", "mysql://db.internal/");

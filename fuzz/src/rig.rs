@@ -9,7 +9,7 @@ use portcullis_api::{
 };
 use portcullis_plugins::authentication::{
     Algorithm, ApiKeyTable, ApiKeys, Auth, Authenticated, Authentication, Deny, Input, Issuer, KeySet, KeySetState,
-    KeySets, Needs, Sees, VerifiedCache,
+    KeySets, Needs, Renewing, Sees, VerifiedCache,
 };
 use portcullis_plugins::revocations::Revocations;
 
@@ -64,7 +64,9 @@ impl KeySets for Cells {
         };
         Arc::new(ArcSwap::from_pointee(KeySetState::Ready(set.expect("the keys are good"))))
     }
-    fn unknown_kid(&self, _: &str) {}
+    fn unknown_kid<'a>(&'a self, _issuer: &'a str, _kid: &'a str) -> Renewing<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// The control.

@@ -1,6 +1,7 @@
 //! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, revocations, limits and
 //! decisions. Loopback only.
 
+mod issuers;
 mod limits;
 mod lockouts;
 mod revocations;
@@ -45,6 +46,8 @@ impl ServeHttp for Admin {
             (method, _) => match path.strip_prefix("/admin/v1/") {
                 Some(rest) if self.authorized(session) => match rest.split_once('/') {
                     Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
+                    Some(("issuers", rest)) => issuers::one(&self.runtime, method, rest).await,
+                    None if rest == "issuers" => issuers::answer(&self.runtime, method),
                     Some(("revocations", mark)) => revocations::one(&self.runtime, method, mark),
                     None if rest == "revocations" => revocations::answer(&self.runtime, session, method).await,
                     Some(("lockouts", lock)) => lockouts::lift(&self.runtime, method, lock, query).await,

@@ -97,7 +97,7 @@ pub(crate) fn read(path: &Path) -> Result<(Document, Settled), Report> {
 /// Every file that gives no usable key.
 pub(crate) fn read_keys(settled: &Settled) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
-    Arc::new(Registry::new(metrics)?).prepare(&settled.issuers).map_err(|failed| unusable(&failed))?;
+    Registry::new(metrics).prepare(&settled.issuers).map_err(|failed| unusable(&failed))?;
     read_api_keys(&ApiKeyFile::default(), settled).map(|_read| ())
 }
 
@@ -110,7 +110,7 @@ impl Runtime {
         let (document, settled) = read(path)?;
         let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
         let clock = Arc::new(SystemClock::start());
-        let key_sets = Arc::new(Registry::new(metrics.clone())?);
+        let key_sets = Arc::new(Registry::new(metrics.clone()));
         let prepared = Arc::new(key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         key_sets.adopt(&prepared);
         let api_keys = Arc::new(ApiKeyFile::default());
@@ -228,6 +228,7 @@ impl Runtime {
         let api_keys = read_api_keys(&self.api_keys, &settled)?;
         let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
         let controls = compile(&document, &needs)?;
+        key_sets.first().await;
         let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let tables = self.certificates.build(&settled)?;

@@ -121,10 +121,11 @@ impl BackgroundService for State {
         }
         // Waits for the shared store too, so that a restart does not refuse what a rule with `deny` would meanwhile.
         let gateway = &runtime.gateway;
-        let (bans, lockouts, revoked) = tokio::join!(
+        let (bans, lockouts, revoked, ()) = tokio::join!(
             follow::catch_up(&gateway.bans),
             follow::catch_up(&gateway.lockouts),
-            gateway.revocations.catch_up()
+            gateway.revocations.catch_up(),
+            runtime.key_sets.first()
         );
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");

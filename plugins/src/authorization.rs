@@ -1,25 +1,31 @@
 //! `authorization`: whether this caller may use this route, and for which tenant the request runs.
 //!
-//! Order: tenant before role before scope, so that a caller of another tenant never learns whether a role would have
+//! Order: tenant before environment before role before scope before the age of the sign-in, so that a caller of another tenant never learns whether a role would have
 //! been enough. Another tenant's resource is answered exactly like a route that does not exist.
 //!
 //! Invariant: the tenant comes from the verified identity or the host's settings; host and path are only compared
 //! with it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use portcullis_api::{
-    Code, Control, ControlName, Facts, Fault, Issues, Refusal, Role, RouteId, RouteRef, Scope, Strict, TenantId,
-    Verdict,
+    Clock, Code, Control, ControlName, Environment, Facts, Fault, Issues, Refusal, Role, RouteId, RouteRef, Scope,
+    Strict, TenantId, Verdict,
 };
 
-use crate::authentication::{Auth, Caller};
+use crate::authentication::{Auth, Caller, Identity};
 
 /// The answer to an unknown route and to another tenant's: one code for both, so that they are byte-identical.
 pub const NOT_FOUND: Code = Code { name: "route.not_found", status: 404, title: "No such route" };
 /// The caller's role is not enough.
 pub const ROLE: Code = Code { name: "authorization.role", status: 403, title: "Your role is not enough for this" };
+/// The caller has no access to the route's environment.
+pub const ENVIRONMENT: Code =
+    Code { name: "authorization.environment", status: 403, title: "You have no access to this environment" };
+/// The caller signed in too long ago (RFC 9470).
+pub const AUTH_AGE: Code =
+    Code { name: "authorization.auth_age", status: 401, title: "A more recent sign-in is needed for this" };
 /// The caller lacks a scope.
 pub const SCOPE: Code =
     Code { name: "authorization.scope", status: 403, title: "Your credential lacks a scope for this" };
@@ -87,6 +93,15 @@ impl Authorized {
 pub enum Deny {
     /// Another tenant's.
     NotFound,
+    /// The route is of an environment where the caller has no role.
+    Environment,
+    /// It is not known that the caller signed in lately enough.
+    AuthAge {
+        /// How long ago it may be, in seconds.
+        max_age_s: u64,
+        /// How long ago it was, where the token says so.
+        age_s: Option<u64>,
+    },
     /// Not enough role.
     Role {
         /// What the route needs.
@@ -102,11 +117,13 @@ pub enum Deny {
 }
 
 impl Refusal for Deny {
-    const CODES: &'static [Code] = &[NOT_FOUND, ROLE, SCOPE];
+    const CODES: &'static [Code] = &[NOT_FOUND, ENVIRONMENT, ROLE, SCOPE, AUTH_AGE];
 
     fn code(&self) -> Code {
         match self {
             Self::NotFound => NOT_FOUND,
+            Self::Environment => ENVIRONMENT,
+            Self::AuthAge { .. } => AUTH_AGE,
             Self::Role { .. } => ROLE,
             Self::Scope { .. } => SCOPE,
         }
@@ -115,6 +132,13 @@ impl Refusal for Deny {
     fn detail(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::NotFound => Some("another tenant".into()),
+            Self::Environment => Some("no role for the route's environment".into()),
+            Self::AuthAge { max_age_s, age_s: Some(age) } => {
+                Some(format!("signed in {age} s ago, {max_age_s} s are possible").into())
+            }
+            Self::AuthAge { max_age_s, age_s: None } => {
+                Some(format!("no auth_time, and it may be {max_age_s} s ago").into())
+            }
             Self::Role { needed, has } => {
                 let has = has.map_or("none", Role::as_str);
                 Some(format!("needs role {}, has {has}", needed.as_str()).into())
@@ -126,7 +150,15 @@ impl Refusal for Deny {
     fn headers(&self, answer: &mut HeaderMap) {
         match self {
             // Nothing: an unknown route has nothing either.
-            Self::NotFound | Self::Role { .. } => {}
+            Self::NotFound | Self::Environment | Self::Role { .. } => {}
+            Self::AuthAge { max_age_s, age_s: _ } => {
+                let challenge = format!(
+                    "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\", max_age=\"{max_age_s}\""
+                );
+                if let Ok(value) = HeaderValue::try_from(challenge) {
+                    answer.insert(WWW_AUTHENTICATE, value);
+                }
+            }
             Self::Scope { needed } => {
                 // RFC 6750 3.1. A scope's grammar has no quote and no backslash.
                 let challenge =
@@ -140,9 +172,9 @@ impl Refusal for Deny {
 }
 
 /// The compiled control.
-#[derive(Debug)]
 pub struct Authorization {
     routes: Vec<Option<Rule>>,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
@@ -150,8 +182,10 @@ struct Rule {
     fixed_tenant: Option<TenantId>,
     path: TenantInPath,
     anonymous: Anonymous,
+    environment: Option<Environment>,
     role: Option<Role>,
     scopes: Vec<Scope>,
+    max_auth_age_s: Option<u64>,
 }
 
 /// Whether an anonymous caller may be here.
@@ -169,10 +203,10 @@ impl Control for Authorization {
     type Sees<'r> = Sees<'r>;
     type Proof = Authorized;
     type Deny = Deny;
-    type Needs = ();
+    type Needs = Arc<dyn Clock>;
     type Posture = Strict;
 
-    fn compile(settings: Input<'_>, _needs: &(), issues: &mut Issues) -> Option<Self> {
+    fn compile(settings: Input<'_>, clock: &Arc<dyn Clock>, issues: &mut Issues) -> Option<Self> {
         let before = issues.as_slice().len();
         let slots = settings.routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
         let mut routes: Vec<Option<Rule>> = Vec::new();
@@ -192,12 +226,14 @@ impl Control for Authorization {
                     fixed_tenant: route.fixed_tenant.cloned(),
                     path: route.path,
                     anonymous,
+                    environment: route.auth.environment.as_ref().map(|environment| environment.value.clone()),
                     role: route.auth.role.as_ref().map(|role| role.value),
+                    max_auth_age_s: route.auth.max_auth_age.as_ref().map(|age| age.value.as_secs_ceil()),
                     scopes: route.auth.scopes.iter().map(|scope| scope.value.clone()).collect(),
                 });
             }
         }
-        (issues.as_slice().len() == before).then_some(Self { routes })
+        (issues.as_slice().len() == before).then(|| Self { routes, clock: clock.clone() })
     }
 
     fn check<'r>(
@@ -227,8 +263,13 @@ impl Authorization {
             return Ok(Verdict::Deny(Deny::NotFound));
         }
         let identity = sees.caller.identity();
+        let kept_out =
+            |identity: &Identity| rule.environment.as_ref().is_some_and(|place| identity.is_kept_out_of(place));
+        if identity.is_some_and(kept_out) {
+            return Ok(Verdict::Deny(Deny::Environment));
+        }
         if let Some(needed) = rule.role {
-            let has = identity.and_then(crate::authentication::Identity::role);
+            let has = identity.and_then(Identity::role);
             if has.is_none_or(|has| has < needed) {
                 return Ok(Verdict::Deny(Deny::Role { needed, has }));
             }
@@ -236,6 +277,14 @@ impl Authorization {
         if !rule.scopes.iter().all(|scope| identity.is_some_and(|identity| identity.has_scope(scope))) {
             let needed = rule.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
             return Ok(Verdict::Deny(Deny::Scope { needed }));
+        }
+        // Last: who lacks a right would not have it after signing in again either.
+        if let Some(max_age_s) = rule.max_auth_age_s {
+            let signed_in = identity.and_then(Identity::auth_time);
+            let age_s = signed_in.map(|at| self.clock.unix().saturating_sub(at));
+            if age_s.is_none_or(|age| age > max_age_s) {
+                return Ok(Verdict::Deny(Deny::AuthAge { max_age_s, age_s }));
+            }
         }
         Ok(Verdict::Pass(Authorized { tenant: tenant.cloned() }))
     }

@@ -12,6 +12,18 @@ use portcullis_api::{At, Protocol, Rejection};
 use super::*;
 use crate::authentication::{Credential, Identity};
 
+const NOW: u64 = 1_800_000_000;
+
+struct Still;
+impl Clock for Still {
+    fn now(&self) -> portcullis_api::Micros {
+        0
+    }
+    fn unix(&self) -> portcullis_api::UnixSeconds {
+        NOW
+    }
+}
+
 struct Case {
     auth: Auth,
     fixed: Option<TenantId>,
@@ -30,7 +42,8 @@ fn case(auth: &str, fixed: Option<&str>, path: TenantInPath) -> Case {
 fn compile(case: &Case, issues: &mut Issues) -> Option<Authorization> {
     let route = RouteRef { id: RouteId::new(0), name: "a.example/x".into() };
     let route = Route { route, auth: &case.auth, span: 1..2, fixed_tenant: case.fixed.as_ref(), path: case.path };
-    Authorization::compile(Input { routes: &[route] }, &(), issues)
+    let clock: Arc<dyn Clock> = Arc::new(Still);
+    Authorization::compile(Input { routes: &[route] }, &clock, issues)
 }
 
 fn decide(case: &Case, caller: &Caller, path_tenant: Option<&str>) -> Result<Verdict<Authorized, Deny>, Fault> {
@@ -180,4 +193,46 @@ fn a_public_route_with_a_tenant_in_its_path_needs_a_fixed_tenant() {
     let public = case("public = \"nothing here is secret\"", None, TenantInPath::Present);
     assert!(compile(&public, &mut issues).is_none());
     assert_eq!(issues.as_slice()[0].code, "auth.public_tenant_path");
+}
+
+fn answer_of(case: &Case, identity: Identity) -> Option<(&'static str, u16)> {
+    match decide(case, &Caller::Verified(Arc::new(identity)), None).unwrap() {
+        Verdict::Pass(_) => None,
+        Verdict::Deny(deny) => Some((deny.code().name, deny.code().status)),
+    }
+}
+
+fn user(role: Option<Role>) -> Identity {
+    Identity::for_test("acme", role, &[], Credential::Bearer)
+}
+
+#[test]
+fn a_sign_in_is_recent_to_the_second_and_one_that_is_not_known_is_not() {
+    let case = case(r#"accept = ["jwt:main"], role = "admin", max_auth_age = "5m""#, None, TenantInPath::Absent);
+    let of = |auth_time| answer_of(&case, user(Some(Role::Admin)).signed_in_at(auth_time));
+    let old = Some(("authorization.auth_age", 401));
+    assert_eq!((of(Some(NOW)), of(Some(NOW - 300)), of(Some(NOW + 20))), (None, None, None));
+    assert_eq!((of(Some(NOW - 301)), of(Some(1)), of(None)), (old, old, old));
+    // Signing in again would not help.
+    let viewer = user(Some(Role::Viewer)).signed_in_at(None);
+    assert_eq!(answer_of(&case, viewer), Some(("authorization.role", 403)));
+    let mut headers = HeaderMap::new();
+    Deny::AuthAge { max_age_s: 300, age_s: None }.headers(&mut headers);
+    assert_eq!(
+        headers[WWW_AUTHENTICATE],
+        r#"Bearer realm="portcullis", error="insufficient_user_authentication", max_age="300""#
+    );
+}
+
+#[test]
+fn who_has_no_role_in_an_environment_is_kept_out_of_it() {
+    let case = case(r#"accept = ["jwt:main"], environment = "live""#, Some("acme"), TenantInPath::Absent);
+    let with = |roles: &[(&str, Option<Role>)]| user(Some(Role::Owner)).with_environments(roles);
+    let denied = Some(("authorization.environment", 403));
+    assert_eq!(answer_of(&case, with(&[("live", Some(Role::Viewer))])), None);
+    assert_eq!(answer_of(&case, with(&[("live", None)])), None, "it has access, and no role there");
+    assert_eq!((answer_of(&case, with(&[("test", Some(Role::Owner))])), answer_of(&case, with(&[]))), (denied, denied));
+    assert_eq!(answer_of(&case, user(None)), None, "an issuer that does not tell environments");
+    let stranger = Identity::for_test("globex", None, &[], Credential::Bearer).with_environments(&[]);
+    assert_eq!(answer_of(&case, stranger), Some(("route.not_found", 404)), "the tenant comes first");
 }

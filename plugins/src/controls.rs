@@ -11,7 +11,7 @@ use portcullis_api::{
 
 use crate::{
     authentication::{
-        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, VerifiedCache,
+        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, Renewing, VerifiedCache,
     },
     authorization::{self, Authorization},
     bans::{self, BanTable, Bans},
@@ -152,7 +152,7 @@ impl Controls {
         let authentication = authentication(inputs, needs, issues);
         let csrf: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.cors)).collect();
         let csrf = Csrf::compile(csrf::Input { routes: &csrf }, &(), issues);
-        let authorization = authorization(inputs, issues);
+        let authorization = authorization(inputs, needs, issues);
         let waf = waf(inputs, issues);
         let login = login(inputs, needs, issues);
         Some(Self {
@@ -241,7 +241,7 @@ fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Op
     Authentication::compile(input, &needs, issues)
 }
 
-fn authorization(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Authorization> {
+fn authorization(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Authorization> {
     let routes: Vec<_> = inputs
         .routes
         .iter()
@@ -253,7 +253,7 @@ fn authorization(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Authorizati
             span: route.auth.span.clone(),
         })
         .collect();
-    Authorization::compile(authorization::Input { routes: &routes }, &(), issues)
+    Authorization::compile(authorization::Input { routes: &routes }, &needs.clock, issues)
 }
 
 fn waf(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Gate<Waf>> {
@@ -314,7 +314,8 @@ pub fn notes(inputs: &Inputs<'_>, shared_by: Option<NonZeroU32>) -> Vec<String> 
         .into_iter()
         .flatten()
         .map(|name| format!("limit `{name}` says how it is counted in a shared store, and counters are in memory"));
-    unused.chain(empty).chain(allowing).chain(small).chain(few).chain(alike).collect()
+    let issuers = authentication::notes(inputs.issuers);
+    unused.chain(empty).chain(allowing).chain(small).chain(few).chain(alike).chain(issuers).collect()
 }
 
 impl Needs {
@@ -334,7 +335,9 @@ impl Needs {
             fn of(&self, _issuer: &str) -> Arc<ArcSwap<KeySetState>> {
                 Arc::new(ArcSwap::from_pointee(KeySetState::Missing { why: "detached".into() }))
             }
-            fn unknown_kid(&self, _issuer: &str) {}
+            fn unknown_kid<'a>(&'a self, _issuer: &'a str, _kid: &'a str) -> Renewing<'a> {
+                Box::pin(std::future::ready(Ok(())))
+            }
         }
         Self {
             clock: Arc::new(Still),

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{Read as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
     process::{Command, Output},
@@ -133,6 +134,19 @@ impl Gateway {
             .expect("the gateway accepts a connection")
             .send(request)
             .unwrap_or_else(|e| panic!("{e} instead of an answer to {request:?}"))
+    }
+
+    /// Every byte of the answer to a request that asks for the connection to be closed after it.
+    pub fn raw(&self, request: &Request) -> Vec<u8> {
+        let mut wire = self.dial_for(request).connect().expect("the gateway accepts a connection");
+        wire.write_all(&request.h1()).expect("the request is sent");
+        let mut all = Vec::new();
+        match wire.read_to_end(&mut all) {
+            Ok(_) => all,
+            // TLS without a closing alert is still the end.
+            Err(error) if crate::dial::is_close(&error) => all,
+            Err(error) => panic!("{error} after {} bytes of an answer", all.len()),
+        }
     }
 
     /// Sends one request over either protocol.

@@ -24,7 +24,7 @@ use portcullis_api::{
 use portcullis_benches::token::{self, Es256};
 use portcullis_config::Document;
 use portcullis_plugins::{
-    authentication::{Algorithm, ApiKeyTable, CACHE_BYTES, KeySet, KeySetState, KeySets, VerifiedCache},
+    authentication::{Algorithm, ApiKeyTable, CACHE_BYTES, KeySet, KeySetState, KeySets, Renewing, VerifiedCache},
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
@@ -233,7 +233,9 @@ impl KeySets for Keys {
         Arc::clone(&self.0)
     }
 
-    fn unknown_kid(&self, _issuer: &str) {}
+    fn unknown_kid<'a>(&'a self, _issuer: &'a str, _kid: &'a str) -> Renewing<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A request as controls see it.

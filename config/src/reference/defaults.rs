@@ -69,7 +69,7 @@ fn controls(out: &mut Defaults) {
     take!(out, "issuers.NAME", authentication::Issuer,
         "issuer = \"i\"\naudiences = []\nalgorithms = []\nkeys = { jwks_url = \"\" }\nclaims = { tenant = \"t\" }",
         plain: [jti], at: [max_lifetime, clock_skew],
-        none: [issuer, audiences, algorithms, keys, claims, typ, roles, cookie]);
+        none: [issuer, audiences, algorithms, keys, max_stale, private_networks, claims, typ, roles, cookie]);
 }
 
 fn apps(out: &mut Defaults) {
@@ -87,7 +87,7 @@ fn apps(out: &mut Defaults) {
         "path = \"/\"\nmethods = []\nauth = { public = \"\" }\nupstream = \"u\"",
         plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, upstream]);
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
-        plain: [credentials], at: [], none: [accept, public, scopes, role, environment]);
+        plain: [credentials], at: [], none: [accept, public, scopes, role, environment, max_auth_age]);
     if let Some(brand) = crate::settle::default_brand() {
         out.insert(("api_keys".to_owned(), "brand"), written(&brand.as_str()));
     }

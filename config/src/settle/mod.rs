@@ -7,6 +7,7 @@ mod assertion;
 mod certificates;
 mod cors;
 mod hosts;
+mod issuers;
 mod listeners;
 mod references;
 mod routes;

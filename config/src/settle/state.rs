@@ -1,19 +1,14 @@
-//! Logs, shared state, issuers and API keys: mostly secrets to be read.
+//! Logs, shared state and API keys: mostly secrets to be read.
 
-use std::{
-    collections::BTreeMap,
-    ops::{Range, RangeInclusive},
-    path::PathBuf,
-};
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use portcullis_api::{At, Environment, Millis, Secret};
-use portcullis_plugins::authentication::Keys;
 
 use super::{Room, references::Holds};
 use crate::{
     document::{AccessLog, CountersAt},
     report::{INLINE_SECRET, NO_STORE_URL},
-    settled::{ApiKeysSpec, Counters, IssuerSpec, KeySource, LogSpec, StoresSpec},
+    settled::{ApiKeysSpec, Counters, LogSpec, StoresSpec},
     store_url::{StoreUrl, StoreUrlError, has_password},
 };
 
@@ -23,7 +18,6 @@ const DEADLINE_MAX: Millis = Millis::from_secs(5);
 /// Buckets of each limit: below, a handful of callers would crowd each other; above, a limit takes 350 MB.
 const KEYS_MAX: RangeInclusive<u32> = 1 << 10..=1 << 24;
 
-const SECRET_TWIN: &str = "issuers.secret_twin";
 const BRAND: &str = "pck";
 
 impl Room<'_> {
@@ -134,48 +128,6 @@ impl Room<'_> {
                 None
             }
         }
-    }
-
-    pub(super) fn issuers(&mut self) -> BTreeMap<String, IssuerSpec> {
-        let document = self.document;
-        let mut specs = BTreeMap::new();
-        for (name, issuer) in &document.issuers {
-            self.name(&["issuers", name]);
-            let span = &issuer.keys.span;
-            let keys = match &issuer.keys.value {
-                Keys::JwksUrl(url) => Some(KeySource::JwksUrl(url.clone())),
-                // It is read here only to say early that it cannot be; whoever verifies reads it again when it changes.
-                Keys::JwksFile(path) => self.public_file(path, span).map(|_| KeySource::JwksFile(self.resolve(path))),
-                Keys::Secret(reference) => {
-                    let secret = self.secret(reference, span, &format!("the secret of issuer `{name}`"));
-                    secret.filter(|secret| self.is_only_secret(name, secret, span, &specs)).map(KeySource::Secret)
-                }
-            };
-            if let Some(keys) = keys {
-                let algorithms = issuer.algorithms.value.iter().map(|algorithm| algorithm.value).collect();
-                specs.insert(name.clone(), IssuerSpec { keys, algorithms });
-            }
-        }
-        specs
-    }
-
-    /// Whether no issuer before it has this secret: whoever can make tokens of one of two could make the other's.
-    fn is_only_secret(
-        &mut self,
-        name: &str,
-        secret: &Secret,
-        span: &Range<usize>,
-        before: &BTreeMap<String, IssuerSpec>,
-    ) -> bool {
-        let twin = before.iter().find(|(_, spec)| match &spec.keys {
-            KeySource::Secret(other) => other.equals(secret.expose()),
-            KeySource::JwksUrl(_) | KeySource::JwksFile(_) => false,
-        });
-        let Some((twin, _)) = twin else { return true };
-        let message =
-            format!("issuers `{twin}` and `{name}` have one secret, so whoever can sign for one can for both");
-        self.issues.push_help(SECRET_TWIN, span, message, "make another with: openssl rand -hex 32");
-        false
     }
 
     /// The inner `None` is "no API keys", the outer one is "something was wrong".

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use portcullis_api::{Clock, Environment, Millis, Role, Scope, Secret, SecretRef, TenantId};
 use portcullis_plugins::authentication::{self, IssueRequest, Issued};
 
-use super::say;
+use super::{key_sets, say};
 use crate::{assertions, boot, clock::SystemClock};
 
 /// What to do with keys.
@@ -28,6 +28,20 @@ pub(super) enum Keys {
     /// Print the key set that verifies assertions, for apps that cannot ask the admin listener.
     Jwks {
         /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Show how the issuers' keys of a running gateway stand: age, names, next fetch, last error.
+    Status {
+        /// The configuration file of the running gateway.
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Have an issuer's keys fetched or read now.
+    Refresh {
+        /// The issuer's name in the configuration.
+        issuer: String,
+        /// The configuration file of the running gateway.
         #[arg(long, short)]
         config: PathBuf,
     },
@@ -94,6 +108,8 @@ impl Keys {
                 let spec = settled.assertion.ok_or_else(|| anyhow!("{} has no [assertion]", config.display()))?;
                 say(&assertions::published(&spec))
             }
+            Self::Status { config } => key_sets::status(&config),
+            Self::Refresh { issuer, config } => key_sets::refresh(&config, &issuer),
             Self::Revoke { file, pepper, id } => {
                 let pepper = secret(&pepper)?;
                 let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -1,5 +1,6 @@
 //! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
 
+mod key_sets;
 pub(crate) mod keys;
 mod limits;
 mod lockouts;
@@ -45,7 +46,7 @@ enum Command {
         #[arg(long, short)]
         config: PathBuf,
     },
-    /// Issue, list and revoke API keys; print the key set of assertions.
+    /// Issue, list and revoke API keys; print the key set of assertions; show and fetch the keys of issuers.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// List and lift the blocks of clients.

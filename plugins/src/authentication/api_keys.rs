@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::{
     api_key_file::{self, ApiKeyFileError, Pepper},
     deny::Why,
-    identity::{API_KEY_ISSUER, Credential, Identity, Kind, Parts},
+    identity::{API_KEY_ISSUER, Credential, Environments, Identity, Kind, Parts},
 };
 use crate::revocations::{Revocable, Target};
 
@@ -132,6 +132,8 @@ impl ApiKeyTable {
                 expires: Some(expires),
                 jti: None,
                 revocable,
+                auth_time: None,
+                environments: Environments::Any,
             }));
             keys.insert(id, Entry { hash, identity, expires, revoked });
         }

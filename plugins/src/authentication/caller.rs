@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{
     IssuerRule,
     claims::Claims,
-    identity::{Credential, Identity, Kind, Parts},
+    identity::{Credential, Environments, Identity, Kind, Parts},
 };
 use crate::revocations::{Revocable, Target, signing_digest};
 
 /// Everything whose revocation ends this token.
 pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
-    let Claims { tenant, subject, role: _, scopes: _, issued, expires: _, jti, sid } = claims;
+    let Claims { tenant, subject, issued, jti, sid, role: _, scopes: _, expires: _, environments: _, auth_time: _ } =
+        claims;
     let iss = || issuer.iss.clone();
     let mut targets = vec![
         Target::Token { digest: signing_digest(signing_input) },
@@ -32,8 +33,8 @@ pub(super) fn identity_of(
     credential: Credential,
     revocable: Revocable,
 ) -> Identity {
-    let Claims { tenant, subject, role, scopes, issued: _, expires, jti, sid: _ } = claims;
-    Identity::verified(Parts {
+    let Claims { tenant, subject, role, scopes, environments, auth_time, issued: _, expires, jti, sid: _ } = claims;
+    let parts = Parts {
         tenant,
         issuer: Arc::clone(&issuer.name),
         subject,
@@ -44,7 +45,13 @@ pub(super) fn identity_of(
         key_id: None,
         credential,
         expires: Some(expires),
+        auth_time,
         jti,
         revocable,
-    })
+        environments: Environments::Any,
+    };
+    match environments {
+        None => Identity::verified(parts),
+        Some(roles) => Identity::by_environment(parts, roles),
+    }
 }

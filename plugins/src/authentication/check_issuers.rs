@@ -1,6 +1,6 @@
 //! Everything that can be wrong with what the operator wrote about issuers.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use portcullis_api::{At, Issues, Millis};
 
@@ -9,6 +9,7 @@ use super::{
     claims::{Path, is_printable},
     compile::shown,
     credential::{is_token, same_cookie},
+    key_server,
 };
 
 const CLOCK_SKEW_MAX: Millis = Millis::from_secs(30);
@@ -62,7 +63,7 @@ fn check_issuer(name: &str, issuer: &Issuer, issues: &mut Issues) {
         }
     }
     check_algorithms(name, issuer, issues);
-    check_keys(name, issuer, issues);
+    key_server::check(name, issuer, issues);
     check_claims(name, issuer, issues);
     if let Some(typ) = &issuer.typ
         && !is_text(&typ.value)
@@ -119,7 +120,7 @@ fn check_algorithms(name: &str, issuer: &Issuer, issues: &mut Issues) {
     }
     let fits = match &issuer.keys.value {
         Keys::Secret(_) => !asymmetric,
-        Keys::JwksUrl(_) | Keys::JwksFile(_) => !symmetric,
+        Keys::JwksUrl(_) | Keys::Discovery(_) | Keys::JwksFile(_) => !symmetric,
     };
     if !fits {
         let (what, help) = if symmetric {
@@ -134,62 +135,10 @@ fn check_algorithms(name: &str, issuer: &Issuer, issues: &mut Issues) {
     }
 }
 
-fn check_keys(name: &str, issuer: &Issuer, issues: &mut Issues) {
-    match &issuer.keys.value {
-        Keys::JwksUrl(url) => {
-            if let Err(why) = check_url(url) {
-                issues.push("issuers.jwks_url", &issuer.keys.span, format!("issuer `{name}`: jwks_url {why}"));
-            }
-        }
-        Keys::JwksFile(path) => {
-            if path.as_os_str().is_empty() {
-                issues.push("issuers.jwks_file", &issuer.keys.span, format!("issuer `{name}`: jwks_file is empty"));
-            }
-        }
-        Keys::Secret(_) => {}
-    }
-}
-
-/// https, or http to a loopback address (for tests on one machine); no user information, no fragment.
-fn check_url(url: &str) -> Result<(), &'static str> {
-    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("has a character that no URL has");
-    }
-    let (plain, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
-        (Some(rest), _) => (false, rest),
-        (None, Some(rest)) => (true, rest),
-        (None, None) => return Err("must start with https://"),
-    };
-    if url.contains('#') || url.contains('\\') {
-        return Err("has a fragment or a backslash");
-    }
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err("carries user information; keys are public and need none");
-    }
-    let host = host_of(authority);
-    if host.is_empty() {
-        return Err("has no host");
-    }
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if plain && !loopback {
-        return Err(
-            "must be https: whoever can change the answer can sign tokens (http is possible to a loopback address only)",
-        );
-    }
-    Ok(())
-}
-
-fn host_of(authority: &str) -> &str {
-    match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => authority.split(':').next().unwrap_or_default(),
-    }
-}
-
 fn check_claims(name: &str, issuer: &Issuer, issues: &mut Issues) {
     let claims = &issuer.claims;
-    for at in [Some(&claims.tenant), claims.roles.as_ref(), claims.scopes.as_ref()].into_iter().flatten() {
+    let optional = [claims.roles.as_ref(), claims.scopes.as_ref(), claims.environments.as_ref()];
+    for at in std::iter::once(&claims.tenant).chain(optional.into_iter().flatten()) {
         if Path::parse(&at.value).is_none() {
             issues.push_help(
                 "issuers.claim_path",
@@ -208,6 +157,10 @@ fn check_claims(name: &str, issuer: &Issuer, issues: &mut Issues) {
                 claims.tenant.value
             ),
         );
+    }
+    if let (Some(environments), None) = (&claims.environments, &claims.roles) {
+        let message = format!("issuer `{name}` tells roles by environment and no role: `claims.roles` is missing");
+        issues.push("issuers.environments", &environments.span, message);
     }
     if let Some(map) = &issuer.roles {
         if claims.roles.is_none() {

@@ -1,11 +1,12 @@
 //! The claims of a verified token: a closed set, each with one type. What does not fit is refused, never ignored.
 
-use portcullis_api::{Role, Scope, TenantId, UnixSeconds};
+use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
 use super::{Presence, deny::Why, strict_json::Json};
 
 const AUDIENCES_MAX: usize = 8;
 const SCOPES_MAX: usize = 64;
+const ENVIRONMENTS_MAX: usize = 16;
 pub(crate) const SUBJECT_BYTES_MAX: usize = 255;
 pub(crate) const JTI_BYTES_MAX: usize = 128;
 pub(crate) const SID_BYTES_MAX: usize = 255;
@@ -20,6 +21,7 @@ pub(super) struct Rules {
     pub(super) tenant: Path,
     pub(super) roles: Option<Path>,
     pub(super) scopes: Option<Path>,
+    pub(super) environments: Option<Path>,
     /// The issuer's role names, each with ours.
     pub(super) role_names: Vec<(String, Role)>,
     /// Whether a token must name itself.
@@ -65,6 +67,9 @@ impl Path {
     }
 }
 
+/// The role in each environment; with none there is access and no role.
+pub(super) type RolesThere = Vec<(Environment, Option<Role>)>;
+
 /// What a token says, once all of it is in order.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -72,6 +77,10 @@ pub(super) struct Claims {
     pub(super) subject: String,
     pub(super) role: Option<Role>,
     pub(super) scopes: Vec<Scope>,
+    /// The role in each environment that is named; `None` where the issuer does not tell roles by environment.
+    pub(super) environments: Option<RolesThere>,
+    /// When the user signed in.
+    pub(super) auth_time: Option<UnixSeconds>,
     pub(super) issued: UnixSeconds,
     pub(super) expires: UnixSeconds,
     pub(super) jti: Option<String>,
@@ -86,7 +95,7 @@ pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Cl
         return Err(Why::Confirmation);
     }
     audience(payload, rules)?;
-    let (issued, expires) = times(payload, rules, now)?;
+    let Times { issued, expires, auth_time } = times(payload, rules, now)?;
     let subject = payload
         .member("sub")
         .and_then(Json::text)
@@ -116,7 +125,9 @@ pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Cl
     let tenant = TenantId::parse(tenant).map_err(|_| Why::Tenant)?;
     let role = role(payload, rules)?;
     let scopes = scopes(payload, rules)?;
-    Ok(Claims { tenant, subject: subject.to_owned(), role, scopes, issued, expires, jti, sid })
+    let environments = environments(payload, rules)?;
+    let subject = subject.to_owned();
+    Ok(Claims { tenant, subject, role, scopes, environments, auth_time, issued, expires, jti, sid })
 }
 
 fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
@@ -138,8 +149,14 @@ fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {
     if found { Ok(()) } else { Err(Why::Audience) }
 }
 
-/// When it was issued and when it ends.
-fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<(UnixSeconds, UnixSeconds), Why> {
+/// When it was issued, when it ends, and when its user signed in.
+struct Times {
+    issued: UnixSeconds,
+    expires: UnixSeconds,
+    auth_time: Option<UnixSeconds>,
+}
+
+fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Times, Why> {
     let time = |name: &str| match payload.member(name) {
         None => Ok(None),
         Some(Json::Whole(seconds)) if (1..TIME_END).contains(seconds) => Ok(Some(*seconds)),
@@ -155,7 +172,7 @@ fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<(UnixSeconds
     };
     let expires = time("exp")?.ok_or(Why::TimeForm)?;
     let issued = time("iat")?.ok_or(Why::TimeForm)?;
-    let not_before = time("nbf")?;
+    let (not_before, auth_time) = (time("nbf")?, time("auth_time")?);
     let latest = now.saturating_add(rules.clock_skew_s);
     if expires.checked_sub(issued).is_none_or(|lifetime| lifetime > rules.max_lifetime_s) {
         return Err(Why::Lifetime);
@@ -163,13 +180,27 @@ fn times(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<(UnixSeconds
     if now >= expires {
         return Err(Why::Expired);
     }
-    if issued > latest {
+    // A sign-in that is yet to come would be recent for ever.
+    if issued > latest || auth_time.is_some_and(|time| time > latest) {
         return Err(Why::IssuedInFuture);
     }
     if not_before.is_some_and(|time| time > latest) {
         return Err(Why::NotYet);
     }
-    Ok((issued, expires))
+    Ok(Times { issued, expires, auth_time })
+}
+
+/// The role in each environment; of a name of a role that the map does not know, none.
+fn environments(payload: &Json, rules: &Rules) -> Result<Option<RolesThere>, Why> {
+    let Some(path) = &rules.environments else { return Ok(None) };
+    let Some(claim) = path.find(payload) else { return Ok(Some(Vec::new())) };
+    let members = claim.object().filter(|members| members.len() <= ENVIRONMENTS_MAX).ok_or(Why::Environments)?;
+    let known = |name: &str| rules.role_names.iter().find(|(theirs, _)| theirs == name).map(|(_, role)| *role);
+    let each = |(name, role): &(String, Json)| {
+        let environment = Environment::parse(name).map_err(|_| Why::Environments)?;
+        Ok((environment, known(role.text().ok_or(Why::Environments)?)))
+    };
+    members.iter().map(each).collect::<Result<_, Why>>().map(Some)
 }
 
 /// The highest of the roles that the map knows; a role that it does not know is no role.

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         audience_form: AudienceForm::Several,
         tenant: Path::parse("tenant_id").unwrap(),
         roles: Path::parse("realm.roles"),
+        environments: None,
         scopes: Path::parse("scope"),
         role_names: vec![("gw-view".into(), Role::Viewer), ("gw-admin".into(), Role::Admin)],
         max_lifetime_s: 3600,

@@ -22,6 +22,7 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
     for (route, auth) in input.routes {
         check_route(&route.name, auth, &input, issues);
     }
+    check_environments(&input, issues);
     if issues.as_slice().len() != before {
         return None;
     }
@@ -57,7 +58,7 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
     let roles = [Role::Viewer, Role::Developer, Role::Admin, Role::Owner];
     let audience_form = match issuer.keys.value {
         Keys::Secret(_) => AudienceForm::One,
-        Keys::JwksUrl(_) | Keys::JwksFile(_) => AudienceForm::Several,
+        Keys::JwksUrl(_) | Keys::Discovery(_) | Keys::JwksFile(_) => AudienceForm::Several,
     };
     let role_names = match &issuer.roles {
         None => roles.iter().map(|role| (role.as_str().to_owned(), *role)).collect(),
@@ -74,6 +75,7 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
             tenant: path(&issuer.claims.tenant)?,
             roles: optional(&issuer.claims.roles)?,
             scopes: optional(&issuer.claims.scopes)?,
+            environments: optional(&issuer.claims.environments)?,
             role_names,
             jti: issuer.jti,
             max_lifetime_s: issuer.max_lifetime.value.as_secs_ceil(),
@@ -113,19 +115,53 @@ fn check_route(route: &str, auth: &At<Auth>, input: &Input<'_>, issues: &mut Iss
         (Some(accept), None) => check_accept(route, accept, input, issues),
         (None, Some(reason)) => check_public(route, &auth.value, reason, issues),
     }
-    let takes_keys = auth.value.accept.iter().flat_map(|list| &list.value).any(|entry| entry.value == Accept::ApiKey);
-    if let Some(environment) = &auth.value.environment
-        && !takes_keys
-    {
-        issues.push(
-            "auth.environment",
-            &environment.span,
-            format!("route `{route}` names an environment of API keys but does not accept `api_key`"),
-        );
-    }
+    check_rights(route, &auth.value, input, issues);
     for (index, scope) in auth.value.scopes.iter().enumerate() {
         if auth.value.scopes.iter().take(index).any(|earlier| earlier.value == scope.value) {
             issues.push("auth.scope_twice", &scope.span, format!("scope `{}` is listed twice", scope.value));
+        }
+    }
+}
+
+/// What a route asks of its callers must be something that they can have.
+fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues) {
+    let accepted = || auth.accept.iter().flat_map(|list| &list.value).map(|entry| &entry.value);
+    let has_environments = |entry: &Accept| match entry {
+        Accept::ApiKey => true,
+        Accept::Jwt(name) | Accept::Cookie(name) => {
+            input.issuers.get(name).is_some_and(|issuer| issuer.claims.environments.is_some())
+        }
+    };
+    if let Some(environment) = &auth.environment
+        && !accepted().any(has_environments)
+    {
+        let message = format!(
+            "route `{route}` names an environment and accepts neither `api_key` nor an issuer with `claims.environments`"
+        );
+        issues.push("auth.environment", &environment.span, message);
+    }
+    if let Some(age) = &auth.max_auth_age
+        && accepted().any(|entry| *entry == Accept::ApiKey)
+    {
+        let message =
+            format!("route `{route}` has max_auth_age and accepts `api_key`: no API key says when somebody signed in");
+        issues.push("auth.max_auth_age", &age.span, message);
+    }
+}
+
+/// Roles by environment that no route asks for would be read and ignored.
+fn check_environments(input: &Input<'_>, issues: &mut Issues) {
+    for (name, issuer) in input.issuers {
+        let Some(claim) = &issuer.claims.environments else { continue };
+        let of_this = |entry: &At<Accept>| match &entry.value {
+            Accept::ApiKey => false,
+            Accept::Jwt(issuer) | Accept::Cookie(issuer) => issuer == name,
+        };
+        let asks =
+            |auth: &Auth| auth.environment.is_some() && auth.accept.iter().flat_map(|list| &list.value).any(of_this);
+        if !input.routes.iter().any(|(_, auth)| asks(&auth.value)) {
+            let message = format!("issuer `{name}` tells roles by environment, and no route that accepts it names one");
+            issues.push("issuers.environments_unused", &claim.span, message);
         }
     }
 }
@@ -139,12 +175,13 @@ fn check_public(route: &str, auth: &Auth, reason: &At<String>, issues: &mut Issu
         );
     }
     let rights = auth.scopes.first().map(|scope| &scope.span).or(auth.role.as_ref().map(|role| &role.span));
+    let rights = rights.or(auth.max_auth_age.as_ref().map(|age| &age.span));
     if let Some(span) = rights {
         issues.push_help(
             "auth.public_with_rights",
             span,
-            format!("route `{route}` is public and asks for a role or scopes"),
-            "an anonymous caller has neither; write `accept` instead of `public`",
+            format!("route `{route}` is public and asks for a role, scopes or a recent sign-in"),
+            "an anonymous caller has none; write `accept` instead of `public`",
         );
     }
 }

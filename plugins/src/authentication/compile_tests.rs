@@ -37,7 +37,6 @@ fn the_document_of_the_tests_is_in_order() {
 #[test]
 fn each_mistake_has_its_code() {
     let main = "issuer = \"https://id.example.com\"";
-    let jwks = "keys = { jwks_file = \"main.json\" }";
     let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
     let cookie = "cookie = \"__Host-sid\"";
     let algorithms = "algorithms = [\"ES256\", \"EdDSA\"]";
@@ -58,16 +57,6 @@ fn each_mistake_has_its_code() {
         (algorithms, "algorithms = [\"ES256\", \"HS256\"]", "issuers.algorithms_mixed"),
         (algorithms, "algorithms = [\"HS256\"]", "issuers.keys_family"),
         ("algorithms = [\"HS256\"]", "algorithms = [\"RS256\"]", "issuers.keys_family"),
-        (jwks, "keys = { jwks_file = \"\" }", "issuers.jwks_file"),
-        (jwks, "keys = { jwks_url = \"http://id.example.com/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"http://127.0.0.1.evil.example/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"http://127.0.0.1@evil.example/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"http://localhost:x@evil.example/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"https://u:p@id.example.com/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"https://\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"https://a.example/#x\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"id.example.com/jwks\" }", "issuers.jwks_url"),
-        (jwks, "keys = { jwks_url = \"https://a.example/ b\" }", "issuers.jwks_url"),
         (claims, "claims = { tenant = \"\" }", "issuers.claim_path"),
         (claims, "claims = { tenant = \"a..b\" }", "issuers.claim_path"),
         (claims, "claims = { tenant = \"email\" }", "issuers.claim_tenant"),
@@ -90,6 +79,7 @@ fn each_mistake_has_its_code() {
         (accept, "credentials = \"strip\"", "auth.neither"),
         (accept, "accept = [\"jwt:main\"]\nenvironment = \"live\"", "auth.environment"),
         (accept, "accept = [\"jwt:main\"]\nscopes = [\"a\", \"a\"]", "auth.scope_twice"),
+        (claims, "claims = { tenant = \"t\", roles = \"r\", environments = \"\" }", "issuers.claim_path"),
         (public, "public = \"\"", "auth.public_reason"),
         (public, "public = \"          x\"", "auth.public_reason"),
         (public, "public = \"123456789\"", "auth.public_reason"),
@@ -105,6 +95,50 @@ fn each_mistake_has_its_code() {
 }
 
 #[test]
+fn each_mistake_about_keys_and_rights_has_its_code() {
+    let jwks = "keys = { jwks_file = \"main.json\" }";
+    let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
+    let cookie = "cookie = \"__Host-sid\"";
+    let accept = "accept = [\"jwt:main\"]";
+    let public = "public = \"nothing here is secret\"";
+    for (from, to, code) in [
+        (jwks, "keys = { jwks_file = \"\" }", "issuers.jwks_file"),
+        (jwks, "keys = { jwks_url = \"http://id.example.com/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"http://127.0.0.1.evil.example/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"http://127.0.0.1@evil.example/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"http://localhost:x@evil.example/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"https://u:p@id.example.com/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"https://\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"https://a.example/#x\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"id.example.com/jwks\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"https://a.example/ b\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"http://127.0.0.1:9000/jwks.json\" }", "issuers.jwks_url"),
+        (jwks, "keys = { discovery = \"http://id.example.com/a\" }", "issuers.jwks_url"),
+        (jwks, "keys = { discovery = \"https://id.example.com/a#b\" }", "issuers.jwks_url"),
+        (jwks, "keys = { jwks_url = \"https://127.0.0.1:9000/jwks.json\" }", "issuers.private_address"),
+        (jwks, "keys = { jwks_url = \"https://169.254.169.254/latest\" }", "issuers.private_address"),
+        (jwks, "keys = { discovery = \"https://[::ffff:10.0.0.1]/a\" }", "issuers.private_address"),
+        (
+            jwks,
+            "keys = { jwks_url = \"https://10.0.0.1/\" }\nprivate_networks = [\"10.1.0.0/16\"]",
+            "issuers.private_address",
+        ),
+        (jwks, "keys = { jwks_file = \"main.json\" }\nprivate_networks = [\"10.0.0.0/8\"]", "issuers.private_networks"),
+        (jwks, "keys = { jwks_file = \"main.json\" }\nmax_stale = \"25h\"", "issuers.max_stale"),
+        (jwks, "keys = { jwks_file = \"main.json\" }\nmax_stale = \"599s\"", "issuers.max_stale"),
+        (cookie, "cookie = \"__Host-sid\"\nmax_stale = \"1h\"", "issuers.max_stale"),
+        (cookie, "cookie = \"__Host-sid\"\nprivate_networks = [\"10.0.0.0/8\"]", "issuers.private_networks"),
+        (accept, "accept = [\"api_key\"]\nmax_auth_age = \"5m\"", "auth.max_auth_age"),
+        (public, "public = \"nothing here is secret\"\nmax_auth_age = \"5m\"", "auth.public_with_rights"),
+        (claims, "claims = { tenant = \"t\", roles = \"r\", environments = \"e\" }", "issuers.environments_unused"),
+        (claims, "claims = { tenant = \"t\", environments = \"e\" }", "issuers.environments"),
+    ] {
+        let codes = codes_of(from, to);
+        assert!(codes.contains(&code), "{to}: {codes:?}");
+    }
+}
+
+#[test]
 fn the_edges_are_possible() {
     let claims = "claims = { tenant = \"tenant_id\", roles = \"roles\", scopes = \"scope\" }";
     let jwks = "keys = { jwks_file = \"main.json\" }";
@@ -115,9 +149,13 @@ fn the_edges_are_possible() {
             "claims = { tenant = \"t\", roles = \"a.b.c\" }\nroles = { boss = \"owner\" }\ncookie = \"__Host-other\"",
         ),
         (jwks, "keys = { jwks_url = \"https://id.example.com:8443/jwks.json?x=1\" }"),
-        (jwks, "keys = { jwks_url = \"http://127.0.0.1:9000/jwks.json\" }"),
-        (jwks, "keys = { jwks_url = \"http://[::1]:9000/jwks.json\" }"),
-        (jwks, "keys = { jwks_url = \"http://localhost/jwks.json\" }"),
+        (
+            jwks,
+            "keys = { discovery = \"https://id.example.com/.well-known/openid-configuration\" }\nmax_stale = \"24h\"",
+        ),
+        (jwks, "keys = { jwks_url = \"https://1.1.1.1/jwks.json\" }\nmax_stale = \"10m\""),
+        (jwks, "keys = { jwks_url = \"https://[::1]:9000/a\" }\nprivate_networks = [\"::1\"]"),
+        (jwks, "keys = { jwks_file = \"main.json\" }\nmax_stale = \"1h\""),
         ("public = \"nothing here is secret\"", "public = \"1234567890\""),
     ] {
         assert_eq!(codes_of(from, to), Vec::<&str>::new(), "{to}");

@@ -170,6 +170,8 @@ whys! {
     Roles = "roles claim malformed",
     /// Scopes claim of another type, too long, or with a scope outside the grammar.
     Scopes = "scopes claim malformed",
+    /// The roles by environment are no object from names of environments to texts, or there are too many.
+    Environments = "environments malformed",
     /// `cnf` present: this gateway cannot check the binding yet.
     Confirmation = "cnf cannot be satisfied",
     /// The route does not accept this kind of credential.

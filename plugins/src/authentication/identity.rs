@@ -16,6 +16,7 @@ pub struct Identity {
 }
 
 /// What the constructor takes: every field, by name.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) tenant: TenantId,
     pub(super) issuer: Arc<str>,
@@ -30,6 +31,18 @@ pub(super) struct Parts {
     pub(super) expires: Option<UnixSeconds>,
     pub(super) jti: Option<String>,
     pub(super) revocable: Revocable,
+    /// When the user signed in.
+    pub(super) auth_time: Option<UnixSeconds>,
+    pub(super) environments: Environments,
+}
+
+/// Where its role holds.
+#[derive(Clone)]
+pub(super) enum Environments {
+    /// Everywhere, or in the one environment that it is of.
+    Any,
+    /// Where no environment is asked for; in each of these it is another identity, with the role that it has there.
+    Each(Vec<(Environment, Arc<Identity>)>),
 }
 
 /// What kind of caller it is.
@@ -84,6 +97,41 @@ impl Identity {
         parts.scopes.dedup();
         let told = told(&parts);
         Self { parts, told }
+    }
+
+    /// One whose role is another in each of these environments, and never a greater one than its own. They are made now, with
+    /// what an upstream is told, and not for each request.
+    pub(super) fn by_environment(parts: Parts, roles: Vec<(Environment, Option<Role>)>) -> Self {
+        let there = |(environment, cap): (Environment, Option<Role>)| {
+            let role = parts.role.zip(cap).map(|(role, cap)| role.min(cap));
+            let identity = Self::verified(Parts { role, environment: Some(environment.clone()), ..parts.clone() });
+            (environment, Arc::new(identity))
+        };
+        let each = roles.into_iter().map(there).collect();
+        Self::verified(Parts { environments: Environments::Each(each), ..parts })
+    }
+
+    /// Who this caller is in an environment; `None` where it is the same everywhere, or has no access there.
+    pub(super) fn there(&self, environment: &Environment) -> Option<&Arc<Self>> {
+        match &self.parts.environments {
+            Environments::Any => None,
+            Environments::Each(each) => each.iter().find(|(name, _)| name == environment).map(|(_, identity)| identity),
+        }
+    }
+
+    /// Whether it has no access to this environment.
+    #[must_use]
+    pub fn is_kept_out_of(&self, environment: &Environment) -> bool {
+        match &self.parts.environments {
+            Environments::Any => false,
+            Environments::Each(_) => self.there(environment).is_none(),
+        }
+    }
+
+    /// When the user signed in, in seconds since 1970, where the token says so.
+    #[must_use]
+    pub fn auth_time(&self) -> Option<UnixSeconds> {
+        self.parts.auth_time
     }
 
     /// The fields that tell an upstream who calls: names of [`reserved`] and their values, without the tenant, which is
@@ -194,7 +242,22 @@ impl Identity {
             expires: None,
             jti: None,
             revocable: Revocable::default(),
+            auth_time: None,
+            environments: Environments::Any,
         })
+    }
+
+    /// The same with these parts, in tests only.
+    #[cfg(test)]
+    pub(crate) fn signed_in_at(self, auth_time: Option<UnixSeconds>) -> Self {
+        Self::verified(Parts { auth_time, ..self.parts })
+    }
+
+    /// The same with these roles by environment, in tests only.
+    #[cfg(test)]
+    pub(crate) fn with_environments(self, roles: &[(&str, Option<Role>)]) -> Self {
+        let roles = roles.iter().map(|(name, role)| (Environment::parse(name).unwrap(), *role)).collect();
+        Self::by_environment(self.parts, roles)
     }
 
     /// About how many bytes it takes, for the cache's bound.
@@ -210,7 +273,11 @@ impl Identity {
         let told = self.told.iter().flatten().fold(0usize, |sum, (_, value)| sum.saturating_add(value.len()));
         let texts = texts.saturating_add(scopes).saturating_add(told);
         let texts = texts.saturating_add(self.revocable().weight());
-        texts.saturating_add(self.tenant().as_str().len()).saturating_add(768)
+        let elsewhere = match &self.parts.environments {
+            Environments::Any => 0,
+            Environments::Each(each) => each.iter().fold(0usize, |sum, (_, one)| sum.saturating_add(one.weight())),
+        };
+        texts.saturating_add(self.tenant().as_str().len()).saturating_add(elsewhere).saturating_add(768)
     }
 }
 
@@ -228,6 +295,8 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         expires: _,
         jti: _,
         revocable: _,
+        auth_time: _,
+        environments: _,
     } = parts;
     let subject = HeaderValue::from_str(&reserved::percent_encode_value(&format!("{issuer}:{subject}")))?;
     let mut told = vec![(reserved::SUBJECT, subject), (reserved::KIND, HeaderValue::from_static(kind.as_str()))];

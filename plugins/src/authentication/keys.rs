@@ -2,7 +2,7 @@
 //!
 //! Invariant: every key in a [`KeySet`] passed the rules of `jwk.rs` or is a secret of at least 32 bytes.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{collections::HashSet, fmt, pin::Pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::{
@@ -24,14 +24,25 @@ pub const JWKS_BYTES_MAX: usize = 256 * 1024;
 const KEYS_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 32;
 
+/// What comes of asking for a key that is not in the set.
+pub type Renewing<'a> = Pin<Box<dyn Future<Output = Result<(), CannotTell>> + Send + 'a>>;
+
+/// Whether a key exists is not known: its issuer could not be asked, or does not answer in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CannotTell {
+    /// For the log.
+    pub why: String,
+}
+
 /// Where the control finds the key sets. Fetching and watching is the gateway's work; none of it may block.
 pub trait KeySets: Send + Sync {
     /// The cell that always holds the newest key set of this issuer, by its name in the configuration. Called once per
     /// issuer when a snapshot is compiled.
     fn of(&self, issuer_name: &str) -> Arc<ArcSwap<KeySetState>>;
 
-    /// A hint that a token named a key that is not in the set: refresh soon, within your own budget. It must not block.
-    fn unknown_kid(&self, issuer_name: &str);
+    /// A token named a key that is not in the set: fetch it within your own budget and bounds. Once this answers, the set
+    /// in the cell is as new as it may be, and a key that it lacks does not exist.
+    fn unknown_kid<'a>(&'a self, issuer_name: &'a str, kid: &'a str) -> Renewing<'a>;
 }
 
 /// What is known of an issuer's keys.
@@ -176,6 +187,17 @@ impl KeySet {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Whether a key has this name.
+    #[must_use]
+    pub fn has_kid(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    /// The keys that can be used, by name and algorithm.
+    pub fn listed(&self) -> impl Iterator<Item = (Option<&str>, Algorithm)> {
+        self.keys.iter().map(|key| (key.kid.as_deref(), key.algorithm))
     }
 
     /// Changes whenever a key, a name or an algorithm changes, and only then: a refresh that brings the same keys

@@ -3,7 +3,7 @@
 //!
 //! Order of a check: find the one credential (`credential.rs`); a token is looked up in the cache (`cache.rs`), else
 //! parsed (`jws.rs`, `strict_json.rs`), its issuer chosen, its key selected (`keys.rs`), its signature verified, its
-//! claims read (`claims.rs`); an API key is parsed and compared (`api_keys.rs`).
+//! claims read (`claims.rs`), all in `token.rs`; where its key is unknown the issuer is asked once more; an API key is parsed and compared (`api_keys.rs`).
 //!
 //! Invariants: an [`Identity`] comes out of a verification or not at all. "Cannot tell" is a [`Fault`], "no" is a
 //! [`Deny`], and a credential that is present is never overlooked, also on a public route.
@@ -18,12 +18,16 @@ mod claims;
 mod compile;
 mod credential;
 mod deny;
+mod discovery;
 mod identity;
 mod jwk;
 mod jws;
+mod key_server;
 mod keys;
+mod notes;
 mod settings;
 pub(crate) mod strict_json;
+mod token;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,13 +47,15 @@ pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_prin
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
 pub(crate) use deny::MALFORMED_CHALLENGE;
 pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
+pub use discovery::{DiscoveryError, jwks_uri};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
 pub(crate) use jws::is_kid;
-pub use keys::{JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, KeySets};
+pub use key_server::{STALE_DEFAULT, check_url, may_be_asked};
+pub use keys::{CannotTell, JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, KeySets, Renewing};
+pub use notes::notes;
 pub use settings::*;
 
-use caller::{identity_of, revocable};
 use credential::{Known, Presented};
 
 use crate::revocations::Revocations;
@@ -131,13 +137,16 @@ enum Absent {
 enum Failure {
     Denied(Deny),
     Unknown(Fault),
+    /// The key that it names is not in its issuer's set.
+    UnknownKid {
+        issuer: usize,
+        kid: String,
+    },
 }
 
 const NAME: ControlName = ControlName::new("authentication");
 /// Key sets are tried again within this many seconds.
 const RETRY_AFTER_S: u32 = 5;
-/// `typ` of a token whose issuer does not pin one (RFC 7519 5.1, RFC 9068 2.1).
-const TYPES: &[&str] = &["JWT", "at+jwt"];
 
 impl Authentication {
     /// Whether the configuration has an issuer of this name.
@@ -175,7 +184,7 @@ impl Control for Authentication {
         &'r self,
         sees: Sees<'r>,
     ) -> impl Future<Output = Result<Verdict<Authenticated, Deny>, Fault>> + Send + 'r {
-        std::future::ready(self.decide(sees))
+        self.decide(sees)
     }
 }
 
@@ -202,7 +211,7 @@ impl Authentication {
         self.routes.get(route.index()).and_then(Option::as_ref)
     }
 
-    fn decide(&self, sees: Sees<'_>) -> Result<Verdict<Authenticated, Deny>, Fault> {
+    async fn decide(&self, sees: Sees<'_>) -> Result<Verdict<Authenticated, Deny>, Fault> {
         let Some(route) = self.route(sees.route) else { return Err(fault("a route without authentication rules")) };
         let presented = match self.known.find(&sees.facts) {
             Ok(presented) => presented,
@@ -214,12 +223,31 @@ impl Authentication {
                 Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
             });
         };
-        let verified = self.verify(route, presented, self.needs.clock.unix());
+        let now = self.needs.clock.unix();
+        let verified = match self.verify(route, presented, now) {
+            Err(Failure::UnknownKid { issuer, kid }) => {
+                self.renew(issuer, &kid).await.and_then(|()| self.verify(route, presented, now))
+            }
+            verified => verified,
+        };
         match verified.and_then(|identity| self.unrevoked(identity)) {
-            Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
+            Ok(identity) => {
+                let there = route.environment.as_ref().and_then(|place| identity.there(place)).map(Arc::clone);
+                Ok(Verdict::Pass(Authenticated::new(Caller::Verified(there.unwrap_or(identity)))))
+            }
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
+            // Its issuer was asked, and does not have it.
+            Err(Failure::UnknownKid { issuer, .. }) => Ok(Verdict::Deny(self.invalid(issuer, Why::KidUnknown))),
         }
+    }
+
+    /// Has the issuer's keys fetched anew, as far as that is allowed.
+    async fn renew(&self, issuer: usize, kid: &str) -> Result<(), Failure> {
+        let name = self.issuers.get(issuer).map_or("", |issuer| &*issuer.name);
+        self.needs.key_sets.unknown_kid(name, kid).await.map_err(|CannotTell { why }| {
+            Failure::Unknown(fault(format!("whether issuer {name} has a key of this name is not known: {why}")))
+        })
     }
 
     /// Asked of whatever verified: now, in an earlier request, or as an API key.
@@ -254,123 +282,14 @@ impl Authentication {
         Ok(identity)
     }
 
-    /// `accepted` tells by issuer whether the route takes its tokens from this place; `bound` is the issuer whose
-    /// cookie it is.
-    fn token(
-        &self,
-        accepted: &[bool],
-        credential: Credential,
-        bound: Option<usize>,
-        token: &[u8],
-        now: UnixSeconds,
-    ) -> Result<Arc<Identity>, Failure> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(no(Why::TokenTooLong));
-        }
-        let admits =
-            |index: usize| accepted.get(index).copied().unwrap_or(false) && bound.is_none_or(|issuer| issuer == index);
-        let key = VerifiedCache::key(credential, token);
-        if let Some(entry) = self.needs.cache.get(&key) {
-            if self.still_good(&entry, now) {
-                return if admits(entry.issuer) {
-                    Ok(Arc::clone(&entry.identity))
-                } else {
-                    Err(self.no(entry.issuer, Why::IssuerNotAccepted))
-                };
-            }
-            self.needs.cache.forget(&key);
-        }
-
-        let jws = jws::parse(token).map_err(no)?;
-        let iss = jws.payload.member("iss").and_then(strict_json::Json::text).ok_or_else(|| no(Why::IssuerForm))?;
-        let found = self.issuers.iter().enumerate().find(|(_, issuer)| issuer.iss == iss);
-        let Some((index, issuer)) = found else { return Err(no(Why::IssuerUnknown)) };
-        if !admits(index) {
-            return Err(self.no(index, Why::IssuerNotAccepted));
-        }
-        let Signed { claims, keys_generation, kid } =
-            self.signed_claims(issuer, &jws, now).map_err(|failure| match failure {
-                Stop::Why(why) => self.no(index, why),
-                Stop::Fault(fault) => Failure::Unknown(fault),
-            })?;
-        let expires = claims.expires;
-        let revocable = revocable(issuer, &claims, kid, jws.signing_input);
-        let identity = Arc::new(identity_of(issuer, claims, credential, revocable));
-        self.needs.cache.insert(
-            key,
-            cache::Entry {
-                identity: Arc::clone(&identity),
-                issuer: index,
-                settings_generation: self.settings_generation,
-                keys_generation,
-                expires,
-            },
-        );
-        Ok(identity)
-    }
-
-    /// Whether what was verified once would be verified again now.
-    fn still_good(&self, entry: &cache::Entry, now: UnixSeconds) -> bool {
-        if entry.settings_generation != self.settings_generation || now >= entry.expires {
-            return false;
-        }
-        let Some(issuer) = self.issuers.get(entry.issuer) else { return false };
-        match &**issuer.keys.load() {
-            KeySetState::Missing { .. } => false,
-            KeySetState::Ready(keys) => keys.generation() == entry.keys_generation,
-        }
-    }
-
-    /// Verifies the signature and reads the claims; also tells which keys did it.
-    fn signed_claims(&self, issuer: &IssuerRule, jws: &jws::Jws<'_>, now: UnixSeconds) -> Result<Signed, Stop> {
-        let typ_fits = match (&issuer.typ, &jws.header.typ) {
-            (Some(pinned), Some(typ)) => pinned == typ,
-            (Some(_), None) => false,
-            (None, Some(typ)) => TYPES.contains(&typ.as_str()),
-            (None, None) => true,
-        };
-        if !typ_fits {
-            return Err(Stop::Why(Why::Typ));
-        }
-        if !issuer.algorithms.contains(&jws.header.algorithm) {
-            return Err(Stop::Why(Why::AlgorithmNotAllowed));
-        }
-        let state = issuer.keys.load();
-        let keys = match &**state {
-            KeySetState::Missing { why } => {
-                return Err(Stop::Fault(fault(format!("no key set of issuer {}: {why}", issuer.name))));
-            }
-            KeySetState::Ready(keys) => keys,
-        };
-        let key = keys.select(jws.header.kid.as_deref(), jws.header.algorithm).map_err(|why| {
-            if why == Why::KidUnknown {
-                self.needs.key_sets.unknown_kid(&issuer.name);
-            }
-            Stop::Why(why)
-        })?;
-        key.verify(jws.signing_input, &jws.signature).map_err(Stop::Why)?;
-        let claims = claims::read(&jws.payload, &issuer.claims, now).map_err(Stop::Why)?;
-        Ok(Signed { claims, keys_generation: keys.generation(), kid: key.kid.clone() })
-    }
-
     fn no(&self, issuer: usize, why: Why) -> Failure {
-        let issuer = self.issuers.get(issuer).map(|issuer| Arc::clone(&issuer.name));
-        Failure::Denied(Deny::Invalid { why, issuer })
+        Failure::Denied(self.invalid(issuer, why))
     }
-}
 
-/// What the signature of a token's issuer stands for.
-struct Signed {
-    claims: claims::Claims,
-    keys_generation: u128,
-    /// Of the key that verified it, which is not always what the token says.
-    kid: Option<String>,
-}
-
-/// Why a token of a known issuer gave no claims.
-enum Stop {
-    Why(Why),
-    Fault(Fault),
+    fn invalid(&self, issuer: usize, why: Why) -> Deny {
+        let issuer = self.issuers.get(issuer).map(|issuer| Arc::clone(&issuer.name));
+        Deny::Invalid { why, issuer }
+    }
 }
 
 fn no(why: Why) -> Failure {

@@ -1,6 +1,6 @@
 //! What the operator writes about credentials: issuers, API keys, and what each route accepts.
 
-use portcullis_api::{At, Environment, Millis, Role, Scope, SecretRef};
+use portcullis_api::{At, Cidrs, Environment, Millis, Role, Scope, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,8 +14,14 @@ pub struct Issuer {
     pub audiences: At<Vec<At<String>>>,
     /// Signature algorithms. HMAC and public-key algorithms do not mix.
     pub algorithms: At<Vec<At<Algorithm>>>,
-    /// Where its keys are: `{ jwks_url = "https://…" }`, `{ jwks_file = "…" }`, or `{ secret = "file:…" }` for HS256.
+    /// Where its keys are: `{ jwks_url = "https://…" }`, `{ discovery = "https://…/.well-known/openid-configuration" }`,
+    /// `{ jwks_file = "…" }`, or `{ secret = "file:…" }` for HS256.
     pub keys: At<Keys>,
+    /// How long a key set is used after it was fetched or read last, 10 minutes to 24 hours; 6 hours when not written.
+    pub max_stale: Option<At<Millis>>,
+    /// Networks that are not public (loopback, private, link-local, …) in which its key server may be nonetheless. When not
+    /// written, keys are fetched from public addresses only.
+    pub private_networks: Option<At<Cidrs>>,
     /// Where the claims that matter stand in the payload.
     pub claims: Claims,
     /// The exact `typ` of the token's header; when not written, `JWT`, `at+jwt` or none is accepted.
@@ -57,6 +63,9 @@ pub struct Claims {
     pub roles: Option<At<String>>,
     /// Space-separated scopes or a list of them.
     pub scopes: Option<At<String>>,
+    /// An object from names of environments to role names. On routes that name an `environment` the caller's role is the lesser
+    /// of its role and the one for this environment; without one for it there is no access.
+    pub environments: Option<At<String>>,
 }
 
 /// Where an issuer's keys are.
@@ -65,6 +74,9 @@ pub struct Claims {
 pub enum Keys {
     /// A JWKS document fetched over https, refreshed behind the traffic.
     JwksUrl(String),
+    /// The document that says where the JWKS is (OpenID Connect Discovery, RFC 8414), fetched over https with it. Its
+    /// `issuer` must be this issuer's, byte for byte.
+    Discovery(String),
     /// A JWKS file, read again when it changes.
     JwksFile(std::path::PathBuf),
     /// A shared secret of at least 32 bytes, for HS256 of an issuer of your own.
@@ -93,6 +105,16 @@ const fn clock_skew() -> At<Millis> {
     At::nowhere(Millis::from_secs(30))
 }
 
+/// Where fetched key sets are kept, `[key_sets]`. Without it a gateway that starts while an issuer is away answers its tokens
+/// with 503 until the issuer is back.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeySetCopies {
+    /// A folder that only the gateway's user may write to: the last good key set of each issuer whose keys are fetched, with
+    /// its time. It is used for no longer than the issuer's `max_stale`.
+    pub folder: At<std::path::PathBuf>,
+}
+
 /// API keys, `[api_keys]`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,8 +140,11 @@ pub struct Auth {
     pub scopes: Vec<At<Scope>>,
     /// The least role.
     pub role: Option<At<Role>>,
-    /// API keys must be of this environment.
+    /// The environment of this route: API keys must be of it, and tokens of issuers with `claims.environments` have their role
+    /// in it.
     pub environment: Option<At<Environment>>,
+    /// How long ago the caller may have signed in, by the token's `auth_time` (RFC 9470). A token without one is not enough.
+    pub max_auth_age: Option<At<Millis>>,
     /// Whether the client's credential reaches the upstream.
     #[serde(default)]
     pub credentials: ForwardCredentials,

@@ -127,3 +127,17 @@ fn ses_06_an_origin_is_never_reflected() {
         }
     }
 }
+
+#[test]
+fn ses_05_another_site_cannot_open_a_websocket_with_a_cookie() {
+    let handshake = || crate::headers::handshake("/ws").header("Cookie", session());
+    world().refuses(Protocol::H1, 403, &handshake());
+    for origin in ["https://evil.example.test", "null", "http://api.example.test", "https://cors.example.test"] {
+        world().refuses(Protocol::H1, 403, &handshake().header("Origin", origin));
+    }
+    for site in ["cross-site", "same-site", "none"] {
+        world().refuses(Protocol::H1, 403, &handshake().header("Sec-Fetch-Site", site));
+    }
+    let own = handshake().header("Origin", "https://api.example.test");
+    assert_eq!(world().gateway.status(Protocol::H1, &own), Some(101));
+}

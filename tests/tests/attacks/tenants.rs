@@ -78,3 +78,69 @@ fn ten_03_what_belongs_to_another_tenant_looks_like_nothing() {
         assert_eq!(of(Request::get("/t/globex/things/1").bearer(viewer)), unknown, "with fewer rights");
     }
 }
+
+/// The head and body of a raw answer, with what is different every time masked where it has the length it always has.
+fn masked(raw: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(raw.to_vec()).expect("our answers are text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head ends");
+    let mut id = String::new();
+    let lines: Vec<String> = head
+        .split("\r\n")
+        .map(|line| match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("x-request-id") => {
+                id = value.to_owned();
+                assert_eq!(value.len(), 36, "{line}");
+                format!("{name}: {}", "I".repeat(36))
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("date") => {
+                assert_eq!(value.len(), 29, "{line}");
+                format!("{name}: {}", "D".repeat(29))
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    format!("{}\r\n\r\n{}", lines.join("\r\n"), body.replace(&id, &"I".repeat(36))).into_bytes()
+}
+
+#[test]
+fn ten_03_a_thousand_answers_to_what_is_not_there_are_the_same_bytes() {
+    // Sent with a length and closed after each, so that a sample is every byte of the connection.
+    let viewer = Token::main("acme").claim("roles", "viewer").claim("scope", "").sign(main_key());
+    let full = main_token("acme");
+    let fixed = |request: Request| request.host("fixed.example.test");
+    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let at = |path: &str| Request::new(method, path).header("Connection", "close");
+        let mut kinds = vec![
+            ("unknown, nobody", at("/there/is/nothing")),
+            ("unknown, somebody", at("/there/is/nothing").bearer(&full)),
+            ("unknown, long", at("/there/is/nothing/at/all/whatever/you/ask/for/0123456789").bearer(&full)),
+            ("unknown, query", at("/nothing?tenant=globex").bearer(&full)),
+        ];
+        // What another tenant has, where the method is one that its route has: any other is 405 for everybody.
+        if method == "GET" {
+            kinds.push(("another tenant's path", at("/t/globex/things/1").bearer(&full)));
+            kinds.push(("no tenant's path", at("/t/nobody/things/1").bearer(&full)));
+            kinds.push(("another tenant's path, few rights", at("/t/globex/things/1").bearer(&viewer)));
+            kinds.push(("an API key", at("/t/globex/things").header("X-Api-Key", world().gateway.key("acme"))));
+        }
+        if matches!(method, "GET" | "POST") {
+            kinds.push(("another tenant's host", fixed(at("/v1/orders")).bearer(&full)));
+            kinds.push(("another tenant's host, few rights", fixed(at("/v1/orders")).bearer(&viewer)));
+        }
+        let samples = if method == "GET" { 1000 } else { 60 };
+        let mut first: Option<Vec<u8>> = None;
+        for (what, request) in kinds.iter().cycle().take(samples) {
+            let raw = world().gateway.raw(request);
+            let answer = masked(&raw);
+            assert!(answer.starts_with(b"HTTP/1.1 404 "), "{method} {what}: {}", String::from_utf8_lossy(&answer));
+            let expected = first.get_or_insert_with(|| answer.clone());
+            assert!(
+                answer == *expected,
+                "{method} {what}:\n{}\nbut the first was\n{}",
+                String::from_utf8_lossy(&answer),
+                String::from_utf8_lossy(expected)
+            );
+            assert!(world().upstream.saw(&request.mark).is_none(), "{what}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod costs;
 mod edge;
 mod identity;
 mod in_flight;
+mod keysets;
 mod limit_methods;
 mod limits;
 mod lockouts;

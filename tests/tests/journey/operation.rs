@@ -254,12 +254,7 @@ fn keys_under_another_pepper_are_neither_issued_nor_revoked_in_a_file() {
 fn keys_come_from_a_key_server_and_rotate_without_a_restart() {
     let (old, new) = (Key::es256("old"), Key::es256("new"));
     let server = JwksServer::start(Some(key_set(&[&old])));
-    let setup = Setup::new(&world().upstream);
-    let bundle = setup.path("tls/ca.pem").display().to_string();
-    let gateway = setup
-        .environment("SSL_CERT_FILE", &bundle)
-        .set("issuers.main.keys", &format!("{{ jwks_url = \"{}\" }}", server.url()))
-        .start();
+    let gateway = server.of_main(Setup::new(&world().upstream)).start();
     let status = |key: &Key| gateway.send(&Request::get("/v1/orders").bearer(Token::main("acme").sign(key))).status;
     wait_for("the first key set", || (status(&old) == 200).then_some(()));
     assert_eq!(status(&new), 401);
@@ -275,6 +270,7 @@ fn a_key_server_that_is_not_believed_gives_no_keys() {
     // Its authority is not among those that the gateway believes.
     let gateway = Setup::new(&world().upstream)
         .set("issuers.main.keys", &format!("{{ jwks_url = \"{}\" }}", server.url()))
+        .set("issuers.main.private_networks", r#"["127.0.0.0/8", "::1"]"#)
         .launch();
     let answer = gateway.send(&Request::get("/v1/orders").bearer(Token::main("acme").sign(&key)));
     assert_eq!(answer.status, 503, "{answer:?}");

@@ -152,6 +152,31 @@ fn an_unknown_kid_is_refused_and_hinted() {
 }
 
 #[test]
+fn an_unknown_kid_is_looked_for_once_more_when_its_issuer_was_asked() {
+    let rig = Rig::new();
+    let token = rig.sign(&json!({ "alg": "ES256", "kid": "new" }), &payload());
+    *rig.cells.next.lock() = Some(Ok(Rig::key_set(&[rig.ec_jwk("ec"), rig.ec_jwk("new")])));
+    assert!(rig.bearer(MAIN, &token).is_verified());
+    assert!(rig.bearer(MAIN, &rig.good()).is_verified());
+    assert_eq!(rig.cells.hints.load(Ordering::Relaxed), 1);
+    // A new key does not make a signature good.
+    let forged = format!("{}AAAA", token.get(..token.len() - 4).unwrap());
+    rig.set_keys(&[rig.ec_jwk("ec")]);
+    *rig.cells.next.lock() = Some(Ok(Rig::key_set(&[rig.ec_jwk("new")])));
+    assert_eq!(rig.bearer(MAIN, &forged).why(), Some("signature does not verify"));
+}
+
+#[test]
+fn an_unknown_kid_of_an_issuer_that_does_not_answer_is_a_fault_and_not_a_no() {
+    let rig = Rig::new();
+    let token = rig.sign(&json!({ "alg": "ES256", "kid": "new" }), &payload());
+    *rig.cells.next.lock() = Some(Err("it does not answer".to_owned()));
+    let Answer::Fault(why) = rig.bearer(MAIN, &token) else { panic!("no fault") };
+    assert!(why.contains("it does not answer"), "{why}");
+    assert!(rig.bearer(MAIN, &rig.good()).is_verified());
+}
+
+#[test]
 fn key_02_a_cached_token_dies_with_its_key() {
     let rig = Rig::new();
     let token = rig.good();

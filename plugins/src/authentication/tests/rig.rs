@@ -84,13 +84,24 @@ impl Clock for StillClock {
 pub(in crate::authentication) struct Cells {
     cells: HashMap<String, Arc<ArcSwap<KeySetState>>>,
     pub(in crate::authentication) hints: AtomicUsize,
+    /// What the next renewal brings; without one, nothing new.
+    pub(in crate::authentication) next: parking_lot::Mutex<Option<Result<KeySet, String>>>,
 }
 impl KeySets for Cells {
     fn of(&self, issuer_name: &str) -> Arc<ArcSwap<KeySetState>> {
         Arc::clone(&self.cells[issuer_name])
     }
-    fn unknown_kid(&self, _: &str) {
+    fn unknown_kid<'a>(&'a self, issuer: &'a str, _: &'a str) -> Renewing<'a> {
         self.hints.fetch_add(1, Ordering::Relaxed);
+        let next = self.next.lock().take();
+        Box::pin(std::future::ready(match next {
+            None => Ok(()),
+            Some(Err(why)) => Err(CannotTell { why }),
+            Some(Ok(set)) => {
+                self.of(issuer).store(Arc::new(KeySetState::Ready(set)));
+                Ok(())
+            }
+        }))
     }
 }
 
@@ -125,7 +136,7 @@ pub(in crate::authentication) fn needs(names: &[&str], clock: Arc<StillClock>) -
     let missing = || Arc::new(ArcSwap::from_pointee(KeySetState::Missing { why: "not loaded".into() }));
     let cells = Arc::new(Cells {
         cells: names.iter().map(|name| ((*name).to_owned(), missing())).collect(),
-        hints: AtomicUsize::new(0),
+        ..Cells::default()
     });
     let needs = Needs {
         key_sets: Arc::<Cells>::clone(&cells),
@@ -186,9 +197,11 @@ impl Rig {
         self.cells.of(issuer).store(Arc::new(state));
     }
     pub(in crate::authentication) fn set_keys(&self, keys: &[Value]) {
+        self.set("main", KeySetState::Ready(Self::key_set(keys)));
+    }
+    pub(in crate::authentication) fn key_set(keys: &[Value]) -> KeySet {
         let text = json!({ "keys": keys }).to_string();
-        let set = KeySet::from_jwks(text.as_bytes(), &[Algorithm::ES256, Algorithm::EdDSA]).unwrap();
-        self.set("main", KeySetState::Ready(set));
+        KeySet::from_jwks(text.as_bytes(), &[Algorithm::ES256, Algorithm::EdDSA]).unwrap()
     }
     pub(in crate::authentication) fn at(&self, seconds: u64) {
         self.clock.0.store(seconds, Ordering::Relaxed);
