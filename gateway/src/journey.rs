@@ -9,7 +9,7 @@ use portcullis_plugins::{
     admitted::{Admitted, Proofs},
     authentication, authorization, bans, burst,
     canonical::Upgrade,
-    cors, csrf, in_flight, ip_allowlist, login, quota, rate_limit, waf,
+    cors, csrf, in_flight, ip_allowlist, login, quota, rate_limit, scope, waf,
 };
 
 use crate::{
@@ -98,6 +98,10 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         waf = controls.waf.clear(whole, trail).await?;
     }
 
+    // What it asks for, confined to the tenant where the route says so.
+    let asked = scope::Sees { facts, route: route.id, tenant, body: crate::scope::seen(&trip.body) };
+    let in_scope = controls.scope.pass(asked, trail).await?;
+
     // Last: whose login it is, where it is one. What is refused from here on the upstream never judges.
     let attempt = login::Sees { facts, client, route: route.id, body: trip.body.ahead() };
     let login = controls.login.clear(attempt, trail).await?;
@@ -114,6 +118,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         in_flight,
         quota,
         waf,
+        in_scope,
         login,
     }));
     Ok(())
