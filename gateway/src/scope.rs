@@ -1,6 +1,7 @@
 //! What goes upstream instead of what came, where a route is confined to its tenant: the target, and the form.
 
 use bytes::Bytes;
+use portcullis_api::{Facts, RouteId, TenantId};
 use portcullis_plugins::{
     admitted::Admitted,
     canonical::{Canonical, Target},
@@ -9,13 +10,19 @@ use portcullis_plugins::{
 
 use crate::body::Body;
 
-/// The body as `scope` may see it.
-pub(crate) fn seen(body: &Body) -> scope::Body<'_> {
-    match body {
+/// What `scope` is asked of a request with this body.
+pub(crate) fn asked<'r>(
+    facts: Facts<'r>,
+    route: RouteId,
+    tenant: Option<&'r TenantId>,
+    body: &'r Body,
+) -> scope::Sees<'r> {
+    let body = match body {
         Body::Absent => scope::Body::Absent,
         Body::Whole(bytes) => scope::Body::Whole(bytes),
         Body::Held(_) | Body::Streaming { .. } => scope::Body::Unread,
-    }
+    };
+    scope::Sees { facts, route, tenant, body }
 }
 
 /// The target to be written, where it is not the one that came, and the query that goes upstream.

@@ -13,7 +13,7 @@ use super::{
     Absent, BODY_BYTES_MAX, Body, Claim, Confined, Deny, PARAMETERS_MAX, Sees, TARGET_BYTES_MAX, Target,
     compile::{Known, Parameters, Rule, What},
     parameters::{self, Parameter},
-    promql::{self, Kind, Matcher},
+    promql::{self, Kind, Matcher, QUERY_BYTES_MAX, Unscoped},
 };
 
 /// What goes upstream instead of the request.
@@ -37,6 +37,7 @@ pub(super) fn confine(rule: &Rule, tenant: &TenantId, sees: &Sees<'_>) -> Result
         .map(|(label, claim)| Matcher { label: label.as_str(), value: value(*claim, tenant) })
         .collect();
     count(parameters, &query, form.as_deref().unwrap_or_default())?;
+    weigh(parameters, &query, form.as_deref().unwrap_or_default())?;
     for list in [Some(&mut query), form.as_mut()].into_iter().flatten() {
         confine_each(parameters, tenant, &labels, list)?;
     }
@@ -113,6 +114,23 @@ fn count(parameters: &Parameters, query: &[Parameter<'_>], form: &[Parameter<'_>
             }
             What::Expression | What::Plain(_) if count > 1 => return Err(Deny::Repeated(name.clone())),
             What::Expression | What::Selector | What::Plain(_) | What::Other => {}
+        }
+    }
+    Ok(())
+}
+
+/// All queries of a request together are no larger than one may be: what they cost is bounded, however many there are.
+fn weigh(parameters: &Parameters, query: &[Parameter<'_>], form: &[Parameter<'_>]) -> Result<(), Deny> {
+    let mut bytes = 0_usize;
+    for (name, text) in query.iter().chain(form) {
+        let Some(Known { name, what }) = parameters.known.get(name.as_ref()) else { return Err(Deny::Parameter) };
+        match what {
+            What::Expression | What::Selector => bytes = bytes.saturating_add(text.len()),
+            What::Plain(_) | What::Other => {}
+        }
+        if bytes > QUERY_BYTES_MAX {
+            let why = Unscoped::TooLarge { what: "bytes of queries", max: QUERY_BYTES_MAX };
+            return Err(Deny::Query(name.clone(), why));
         }
     }
     Ok(())

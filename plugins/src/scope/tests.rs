@@ -160,6 +160,9 @@ fn there_are_as_many_parameters_and_bytes_as_may_be() {
     assert!(ask(&scope, &many(PARAMETERS_MAX), None).is_ok());
     assert_eq!(ask(&scope, &many(PARAMETERS_MAX + 1), None), Err("scope.too_large"));
     assert_eq!(ask(&scope, &many(PARAMETERS_MAX), Some((FORM, "time=1"))), Err("scope.too_large"));
+    let queries = |n: usize| format!("match[]=up&query=up{{a='{}'}}", "b".repeat(n - "upup{a=''}".len()));
+    assert!(ask(&scope, &queries(promql::QUERY_BYTES_MAX), None).is_ok());
+    assert_eq!(ask(&scope, &queries(promql::QUERY_BYTES_MAX + 1), None), Err("scope.too_large"));
     let long = |n: usize| format!("query=up&org=acme&match[]=up&time={}", "1".repeat(n));
     let fixed = ask(&scope, &long(0), None).unwrap().0.len() + "/p?".len();
     assert!(ask(&scope, &long(TARGET_BYTES_MAX - fixed), None).is_ok());

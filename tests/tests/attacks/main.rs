@@ -11,6 +11,7 @@ mod paths;
 mod property;
 mod protocol;
 mod records;
+mod scope;
 mod sessions;
 mod signatures;
 mod tenants;

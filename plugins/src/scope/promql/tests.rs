@@ -1,5 +1,3 @@
-#![expect(clippy::arithmetic_side_effects, reason = "numbers of the tests are far from any edge")]
-
 use proptest::{prelude::*, strategy::ValueTree as _};
 
 use super::*;
