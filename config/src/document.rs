@@ -5,7 +5,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
-use portcullis_plugins::{assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, waf};
+use portcullis_plugins::{
+    assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, scope, waf,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -502,6 +504,8 @@ pub struct Route {
     pub ip_allowlist: Option<ip_allowlist::Settings>,
     /// Own numbers for content.
     pub waf: Option<waf::Override>,
+    /// How what requests ask for is confined to the tenant.
+    pub scope: Option<At<scope::ScopeRoute>>,
     /// That people log in here: failures are counted, and lock.
     pub login: Option<login::LoginRoute>,
     /// `"websocket"` admits WebSocket handshakes, `"stream"` admits answers without an end (SSE, gRPC); both lift the

@@ -34,7 +34,8 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
 
 fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteInput<'d> {
     // Exhaustive on purpose: what a route says and no control hears would be read and ignored.
-    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, kind: _, upstream: _ } = route;
+    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, scope, login, kind: _, upstream: _ } =
+        route;
     RouteInput {
         route: RouteRef { id: RouteId::new(id), name: Arc::from(name) },
         auth,
@@ -44,6 +45,7 @@ fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteIn
         class: *class,
         ip_allowlist: ip_allowlist.as_ref(),
         waf: waf.as_ref(),
+        scope: scope.as_ref(),
         login: login.as_ref(),
         fixed_tenant: match &host.tenant.value {
             HostTenant::Identity => None,

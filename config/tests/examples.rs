@@ -68,7 +68,8 @@ mod examples {
 
     #[test]
     fn every_example_for_operators_loads() {
-        let names = ["api.example.com", "app.example.com", "www.example.com", "*.preview.example.com"];
+        let names =
+            ["api.example.com", "app.example.com", "www.example.com", "*.preview.example.com", "metrics.example.com"];
         let mut loaded = BTreeSet::new();
         for entry in fs::read_dir(repository("deploy/examples")).unwrap() {
             let path = entry.unwrap().path();
@@ -78,7 +79,10 @@ mod examples {
                 loaded.insert(name);
             }
         }
-        assert_eq!(loaded.into_iter().collect::<Vec<_>>(), ["json-api.toml", "public-site.toml", "web-app.toml"]);
+        assert_eq!(
+            loaded.into_iter().collect::<Vec<_>>(),
+            ["json-api.toml", "prometheus.toml", "public-site.toml", "web-app.toml"]
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Clock as _, Mode, Outcome, Rejection};
-use portcullis_plugins::{admitted::Admitted, assertion::Minted, canonical::Target, waf};
+use portcullis_plugins::{admitted::Admitted, assertion::Minted, waf};
 use uuid::Uuid;
 
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     record,
     refusal::{Own, Stop},
     revocations::Revoking,
+    scope,
     snapshot::Snapshot,
     trip::{Trip, facts},
 };
@@ -157,17 +158,14 @@ impl ProxyHttp for Proxy {
         else {
             return Err(bug("a request that was not admitted"));
         };
-        let target = match canonical.target() {
-            Target::AsReceived | Target::Server => None,
-            Target::Rewritten => Some(canonical.origin_form()),
-        };
+        let (target, query) = scope::target(canonical, admitted);
         let upstream = trip.snapshot.upstreams.get(route.upstream).ok_or_else(|| bug("no upstream"))?;
         let mut id = Uuid::encode_buffer();
         // Anew for each attempt: two servers that both remember what they have seen may each be sent one.
         let assertion = upstream.signer.as_ref().map(|signer| Asserting {
             signer,
             path: canonical.path(),
-            query: canonical.query(),
+            query,
             minted: Minted {
                 now: self.0.clock.now(),
                 unix: self.0.clock.unix(),
@@ -213,6 +211,7 @@ impl ProxyHttp for Proxy {
             // `into_down`: an h2 upstream swallows any error that is not the client's, and the client would wait.
             return Err(Error::explain(ErrorType::HTTPStatus(403), "refused by content").into_down());
         }
+        scope::replace_body(trip.admitted.as_ref(), body, end);
         // Pingora issue 935: an empty last piece would end a chunked body twice.
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;

@@ -10,6 +10,7 @@ use portcullis_plugins::{
     in_flight::UnderWay,
     login, quota,
     rate_limit::{self, Counted},
+    scope,
     waf::{self, Inspected},
 };
 
@@ -134,6 +135,8 @@ pub(crate) struct Coming<'t> {
 pub(crate) enum Ahead {
     /// The inspection, where it has something to inspect.
     Inspection,
+    /// A route that is confined: what it asks for is in it.
+    Scope,
     /// A login, whose account is in it.
     Login,
 }
@@ -141,8 +144,20 @@ pub(crate) enum Ahead {
 impl Ahead {
     /// What a request of this method on this route needs.
     pub(crate) fn of(snapshot: &Snapshot, route: &RouteEntry, method: &Method) -> Self {
+        if snapshot.controls.scope.control().is_some_and(|scope| scope.reads_body(route.id)) {
+            return Self::Scope;
+        }
         let login = snapshot.controls.login.control();
         if login.is_some_and(|login| login.reads_body(route.id, method)) { Self::Login } else { Self::Inspection }
+    }
+
+    /// What is said where the body is larger than can be read ahead; nothing where that does not matter.
+    fn too_large(self) -> Option<Rejection> {
+        match self {
+            Self::Inspection => None,
+            Self::Scope => Some(Rejection::of(scope::NAME, &scope::Deny::BodyTooLarge)),
+            Self::Login => Some(Rejection::of(login::NAME, &login::Deny::BodyTooLarge)),
+        }
     }
 }
 
@@ -167,14 +182,16 @@ pub(crate) async fn body(
         phase.body_wanted();
     }
     let (body_max, mode) = match (inspected.filter(|inspected| inspected.pending), mode, ahead) {
-        (Some(inspected), Some(mode), Ahead::Inspection | Ahead::Login) => (inspected.limits.body_max, mode),
-        // What is larger is too large for a login in any mode: what was read of it could not be sent on.
-        (None, _, Ahead::Login) | (_, None, Ahead::Login) => (u64::MAX, Mode::Enforce),
+        (Some(inspected), Some(mode), Ahead::Inspection | Ahead::Scope | Ahead::Login) => {
+            (inspected.limits.body_max, mode)
+        }
+        // What is larger is too large for these in any mode: what was read of it could not be sent on.
+        (None, _, Ahead::Scope | Ahead::Login) | (_, None, Ahead::Scope | Ahead::Login) => (u64::MAX, Mode::Enforce),
         (None, _, Ahead::Inspection) | (_, None, Ahead::Inspection) => return Ok(Body::Streaming { seen: 0 }),
     };
     let mut read = body::read_ahead(session, declared, body_max, mode, share).await;
-    if matches!((&read, ahead), (Ok(Body::Held(_) | Body::Streaming { .. }), Ahead::Login)) {
-        return Err(Rejection::of(login::NAME, &login::Deny::BodyTooLarge).into());
+    if let (Ok(Body::Held(_) | Body::Streaming { .. }), Some(rejection)) = (&read, ahead.too_large()) {
+        return Err(rejection.into());
     }
     if matches!(read, Err(ReadError::Broken)) && phase.as_ref().is_some_and(|phase| phase.is_late()) {
         read = Err(ReadError::TimedOut);

@@ -18,6 +18,7 @@ use crate::{
     head::{self, Ahead, Coming},
     outbound,
     refusal::Stop,
+    scope,
     trip::{Trip, facts},
 };
 
@@ -28,8 +29,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let protocol = if session.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
 
     // 3, 4: one host, one path, one framing; ambiguous is refused, never repaired.
-    let canonical = head::canonicalise(session, conn, &snapshot)?;
-    let canonical = &*trip.canonical.insert(canonical);
+    let canonical = &*trip.canonical.insert(head::canonicalise(session, conn, &snapshot)?);
 
     // 5: whom it comes from, once, from the declared topology; whether it is blocked; whether it comes too fast. Before
     // any look-up, so that guessing hosts and paths is counted too.
@@ -98,6 +98,9 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         waf = controls.waf.clear(whole, trail).await?;
     }
 
+    // What it asks for, confined to the tenant where the route says so.
+    let in_scope = controls.scope.pass(scope::asked(facts, route.id, tenant, &trip.body), trail).await?;
+
     // Last: whose login it is, where it is one. What is refused from here on the upstream never judges.
     let attempt = login::Sees { facts, client, route: route.id, body: trip.body.ahead() };
     let login = controls.login.clear(attempt, trail).await?;
@@ -114,6 +117,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
         in_flight,
         quota,
         waf,
+        in_scope,
         login,
     }));
     Ok(())

@@ -31,6 +31,7 @@ mod record;
 mod refusal;
 mod revocations;
 mod run;
+mod scope;
 mod snapshot;
 mod stores;
 mod trip;

@@ -104,9 +104,10 @@ impl Stripped<'_> {
     ) -> Result<(), NotInjected> {
         let head = self.head;
         if let Some(target) = forwarding.target {
-            head.set_raw_path(target.as_bytes())?;
+            retarget(head, target)?;
         }
         credential(head, credentials)?;
+        confined(head, admitted)?;
         match admitted.caller() {
             Caller::Verified(identity) => {
                 let told = identity.told().map_err(|_| {
@@ -132,6 +133,40 @@ impl Stripped<'_> {
         }
         Ok(forwarded(head, forwarding)?)
     }
+}
+
+/// Writes the target. HTTP/2 names the host beside it, which an upstream of HTTP/2 reads: it stays.
+fn retarget(head: &mut RequestHeader, target: &str) -> Result<()> {
+    if head.uri.authority().is_none() {
+        return head.set_raw_path(target.as_bytes());
+    }
+    let mut parts = head.uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().or_err(ErrorType::InvalidHTTPHeader, "the target")?);
+    head.set_uri(http::Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "the target")?);
+    Ok(())
+}
+
+/// Sets the headers that the route confines, in the place of all that an upstream could take for one of them, and the
+/// length of the form that goes upstream instead of the body.
+fn confined(head: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
+    let scoped = admitted.in_scope();
+    for (name, value) in scoped.headers() {
+        let meant = reserved::fold(name.as_str());
+        let alike = |other: &&HeaderName| reserved::fold(other.as_str()).as_str() == meant.as_str();
+        let others: Vec<HeaderName> = head.headers.keys().filter(alike).cloned().collect();
+        for other in others {
+            head.remove_header(&other);
+        }
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    let Some(form) = scoped.form() else { return Ok(()) };
+    if head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(form.len()))?;
+    }
+    for digest in ["content-digest", "content-md5", "digest", "repr-digest"] {
+        head.remove_header(digest); // of the body that came
+    }
+    Ok(())
 }
 
 /// Whether the fields about the caller fit. None is ever cut: an app that is told half of the scopes is told a lie.

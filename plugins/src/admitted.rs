@@ -17,6 +17,7 @@ use crate::{
     login::{Attempt, Login, Unlocked},
     quota::{self, Quota},
     rate_limit::{self, Counted, RateLimit},
+    scope::InScope,
     waf::{Inspected, Waf},
 };
 
@@ -28,6 +29,7 @@ pub struct Admitted {
     under_way: Option<UnderWay>,
     quota: Cleared<Quota>,
     waf: Cleared<Waf>,
+    in_scope: InScope,
     login: Cleared<Login>,
 }
 
@@ -55,6 +57,8 @@ pub struct Proofs {
     pub quota: Cleared<Quota>,
     /// What the request carries was judged, or is held back until it is.
     pub waf: Cleared<Waf>,
+    /// What it asks for is confined to the tenant, where the route says so.
+    pub in_scope: InScope,
     /// It is no login, or one that nothing locks.
     pub login: Cleared<Login>,
 }
@@ -76,9 +80,10 @@ impl Admitted {
             in_flight,
             quota,
             waf,
+            in_scope,
             login,
         } = proofs;
-        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf, login }
+        Self { authenticated, authorized, rate_limit, under_way: in_flight.into_proof(), quota, waf, in_scope, login }
     }
 
     /// The request is over: it is under way no more. Before, it is until this is dropped.
@@ -111,6 +116,12 @@ impl Admitted {
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {
         self.authorized.tenant()
+    }
+
+    /// What goes upstream instead of what came, where the route confines it.
+    #[must_use]
+    pub const fn in_scope(&self) -> &InScope {
+        &self.in_scope
     }
 
     /// What the limits counted, for the `RateLimit` fields of the answer.

@@ -24,6 +24,7 @@ use crate::{
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
     revocations::Revocations,
+    scope::{self, RouteScope, Scope, ScopeRoute},
     waf::{self, Waf},
 };
 
@@ -41,6 +42,7 @@ pub struct Controls {
     pub in_flight: Gate<InFlight>,
     pub quota: Gate<Quota>,
     pub waf: Gate<Waf>,
+    pub scope: Gate<Scope>,
     pub login: Gate<Login>,
 }
 
@@ -86,6 +88,8 @@ pub struct RouteInput<'d> {
     pub ip_allowlist: Option<&'d ip_allowlist::Settings>,
     /// Its own numbers for content.
     pub waf: Option<&'d waf::Override>,
+    /// How what it asks for is confined to the tenant.
+    pub scope: Option<&'d At<ScopeRoute>>,
     /// Whether and how it is a login.
     pub login: Option<&'d login::LoginRoute>,
     /// The tenant of its host, where that is fixed.
@@ -154,6 +158,7 @@ impl Controls {
         let csrf = Csrf::compile(csrf::Input { routes: &csrf }, &(), issues);
         let authorization = authorization(inputs, needs, issues);
         let waf = waf(inputs, issues);
+        let scope = scope(inputs, issues);
         let login = login(inputs, needs, issues);
         Some(Self {
             ip_allowlist: Gate::strict(ip_allowlist?),
@@ -167,6 +172,7 @@ impl Controls {
             in_flight: Gate::adjustable(in_flight?, portcullis_api::Mode::Enforce),
             quota: Gate::adjustable(quota?, portcullis_api::Mode::Enforce),
             waf: waf?,
+            scope: Gate::strict(scope?),
             login: Gate::adjustable(login?, inputs.login.mode),
         })
     }
@@ -265,6 +271,21 @@ fn waf(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Gate<Waf>> {
     let tenants: Vec<_> = inputs.tenants.iter().map(|tenant| (tenant.tenant.clone(), tenant.waf)).collect();
     let input = waf::Input { site: settings, routes: &routes, tenants: &tenants };
     Waf::compile(input, &(), issues).map(|waf| Gate::adjustable(waf, settings.mode))
+}
+
+fn scope(inputs: &Inputs<'_>, issues: &mut Issues) -> Option<Scope> {
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|route| RouteScope {
+            route: &route.route,
+            scope: route.scope,
+            auth: &route.auth.value,
+            methods: route.methods,
+            tenant: route.fixed_tenant,
+        })
+        .collect();
+    Scope::compile(scope::Input { routes: &routes }, &(), issues)
 }
 
 fn login(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Login> {

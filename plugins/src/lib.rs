@@ -20,6 +20,7 @@ pub mod quota;
 pub mod rate_limit;
 pub mod reserved;
 pub mod revocations;
+pub mod scope;
 pub mod waf;
 
 #[cfg(test)]

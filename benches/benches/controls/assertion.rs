@@ -9,7 +9,7 @@ use portcullis_benches::Suite;
 use portcullis_plugins::{
     admitted::{Admitted, Proofs},
     assertion::{Algorithm, Bound, Minted, Ring, Signer, SigningKey, Timing},
-    authentication, authorization, bans, burst, csrf, in_flight, ip_allowlist, login, quota, rate_limit, waf,
+    authentication, authorization, bans, burst, csrf, in_flight, ip_allowlist, login, quota, rate_limit, scope, waf,
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 
@@ -65,6 +65,8 @@ async fn admitted(world: &World, request: &Request, client: ClientIp) -> Result<
     let quota = controls.quota.clear(quota::Sees { facts, client, route: ROUTE, caller, tenant }, trail).await?;
     let body = waf::Body::Absent;
     let waf = controls.waf.clear(waf::Sees { facts, route: ROUTE, tenant, body }, trail).await?;
+    let sees = scope::Sees { facts, route: ROUTE, tenant, body: scope::Body::Absent };
+    let in_scope = controls.scope.pass(sees, trail).await?;
     let login = controls.login.clear(login::Sees { facts, client, route: ROUTE, body: &[] }, trail).await?;
     Ok(Admitted::new(Proofs {
         address,
@@ -78,6 +80,7 @@ async fn admitted(world: &World, request: &Request, client: ClientIp) -> Result<
         in_flight,
         quota,
         waf,
+        in_scope,
         login,
     }))
 }

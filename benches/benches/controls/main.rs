@@ -6,6 +6,7 @@ mod assertion;
 mod content;
 mod floods;
 mod heads;
+mod scope;
 mod world;
 
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     authorization(&mut suite, &world, &caller)?;
     quota(&mut suite, &world, &caller)?;
     content::waf(&mut suite, &world)?;
+    scope::scope(&mut suite)?;
     assertion::assertion(&mut suite, &world)?;
     floods::live_keys(&mut suite)?;
     if suite.wants("flood") {

@@ -85,7 +85,7 @@ fn apps(out: &mut Defaults) {
         plain: [hsts_max_age, frame_options], at: [content_security_policy, referrer_policy], none: []);
     take!(out, "hosts.NAME.routes.NAME", Route,
         "path = \"/\"\nmethods = []\nauth = { public = \"\" }\nupstream = \"u\"",
-        plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, upstream]);
+        plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, scope, login, upstream]);
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
         plain: [credentials], at: [], none: [accept, public, scopes, role, environment, max_auth_age]);
     if let Some(brand) = crate::settle::default_brand() {

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use portcullis_api::{Code, Refusal, UNAVAILABLE};
 use portcullis_plugins::{
     authentication, authorization, bans, burst, canonical, cors, csrf, in_flight, ip_allowlist, login, quota,
-    rate_limit, waf,
+    rate_limit, scope, waf,
 };
 
 use super::say;
@@ -58,6 +58,7 @@ fn codes() -> Vec<(&'static str, &'static [Code])> {
         ("in_flight", in_flight::Deny::CODES),
         ("quota", quota::Deny::CODES),
         ("waf", waf::Deny::CODES),
+        ("scope", scope::Deny::CODES),
         ("login", login::Deny::CODES),
     ]
 }

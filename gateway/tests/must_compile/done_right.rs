@@ -23,6 +23,7 @@ fn remember(all: Proofs) -> Admitted {
         in_flight: all.in_flight,
         quota: all.quota,
         waf: all.waf,
+        in_scope: all.in_scope,
         login: all.login,
     })
 }

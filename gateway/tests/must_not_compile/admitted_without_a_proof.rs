@@ -15,6 +15,7 @@ fn forget(all: Proofs) -> Admitted {
         tenant_address: all.tenant_address,
         in_flight: all.in_flight,
         quota: all.quota,
+        in_scope: all.in_scope,
         login: all.login,
     })
 }

@@ -13,6 +13,7 @@ mod property;
 mod protocol;
 mod records;
 mod rights;
+mod scope;
 mod sessions;
 mod signatures;
 mod tenants;

@@ -17,6 +17,7 @@ mod refusals;
 mod responses;
 mod revocations;
 mod revocations_shared;
+mod scope;
 mod store;
 mod store_modes;
 mod streams;
