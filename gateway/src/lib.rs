@@ -11,6 +11,8 @@ mod bans;
 mod body;
 mod boot;
 pub mod cli;
+mod client_trust;
+
 mod clock;
 mod decisions;
 mod demo;

@@ -131,6 +131,8 @@ impl ApiKeyTable {
                 credential: Credential::ApiKey,
                 expires: Some(expires),
                 jti: None,
+                certificate: None,
+                bound: None,
                 revocable,
             }));
             keys.insert(id, Entry { hash, identity, expires, revoked });

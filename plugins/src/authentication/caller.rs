@@ -11,7 +11,7 @@ use crate::revocations::{Revocable, Target, signing_digest};
 
 /// Everything whose revocation ends this token.
 pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
-    let Claims { tenant, subject, role: _, scopes: _, issued, expires: _, jti, sid } = claims;
+    let Claims { tenant, subject, role: _, scopes: _, issued, expires: _, jti, sid, bound: _ } = claims;
     let iss = || issuer.iss.clone();
     let mut targets = vec![
         Target::Token { digest: signing_digest(signing_input) },
@@ -32,7 +32,7 @@ pub(super) fn identity_of(
     credential: Credential,
     revocable: Revocable,
 ) -> Identity {
-    let Claims { tenant, subject, role, scopes, issued: _, expires, jti, sid: _ } = claims;
+    let Claims { tenant, subject, role, scopes, issued: _, expires, jti, sid: _, bound } = claims;
     Identity::verified(Parts {
         tenant,
         issuer: Arc::clone(&issuer.name),
@@ -45,6 +45,8 @@ pub(super) fn identity_of(
         credential,
         expires: Some(expires),
         jti,
+        certificate: None,
+        bound,
         revocable,
     })
 }

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, check_issuers,
+    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, agents, check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
@@ -19,6 +19,9 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         .and_then(|keys| keys.brand.as_ref())
         .map_or_else(|| Environment::parse("pck").ok(), |brand| Some(brand.value.clone()))?;
     check_issuers::check(input.issuers, issues);
+    for (name, settings) in input.listeners {
+        settings.iter().for_each(|settings| agents::check(name, settings, issues));
+    }
     for (route, auth) in input.routes {
         check_route(&route.name, auth, &input, issues);
     }
@@ -44,7 +47,8 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         }
     }
     let settings_generation = needs.cache.settings_generation();
-    Some(Authentication { issuers, routes, known, needs: needs.clone(), settings_generation })
+    let certificates = input.listeners.iter().map(|(_, settings)| settings.map(agents::Rules::compile)).collect();
+    Some(Authentication { issuers, routes, certificates, known, needs: needs.clone(), settings_generation })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -93,6 +97,7 @@ fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
         bearer: names().map(|name| public || accepts(Accept::Jwt(name.clone()))).collect(),
         cookie: names().map(|name| public || accepts(Accept::Cookie(name.clone()))).collect(),
         api_key: public || accepts(Accept::ApiKey),
+        certificate: public || accepts(Accept::Certificate),
         environment: auth.environment.as_ref().map(|environment| environment.value.clone()),
         forward: auth.credentials,
     }
@@ -176,6 +181,8 @@ fn check_accept(route: &str, accept: &At<Vec<At<Accept>>>, input: &Input<'_>, is
                     );
                 }
             }
+            // Which listeners its host is served on, and whom those name, is known where hosts are.
+            Accept::Certificate => {}
             Accept::Jwt(name) => {
                 known_issuer(route, name, &entry.span, input, issues);
             }

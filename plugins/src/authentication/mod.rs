@@ -8,14 +8,17 @@
 //! Invariants: an [`Identity`] comes out of a verification or not at all. "Cannot tell" is a [`Fault`], "no" is a
 //! [`Deny`], and a credential that is present is never overlooked, also on a public route.
 
+mod agents;
 mod api_key_file;
 mod api_key_issue;
 mod api_keys;
 mod cache;
 mod caller;
+mod certificate;
 mod check_issuers;
 mod claims;
 mod compile;
+mod connection;
 mod credential;
 mod deny;
 mod identity;
@@ -23,6 +26,7 @@ mod jwk;
 mod jws;
 mod keys;
 mod settings;
+mod signed;
 pub(crate) mod strict_json;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -32,12 +36,16 @@ use portcullis_api::{
     At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UnixSeconds, Verdict,
 };
 
+pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
 pub use api_key_file::list_records;
 pub use api_key_file::{ApiKeyFileError, LIFETIME_MAX_S};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
 pub use api_keys::ApiKeyTable;
 pub(crate) use api_keys::is_api_key_id;
 pub use cache::{CACHE_BYTES, VerifiedCache};
+pub use certificate::{
+    CERTIFICATE_LIFETIME_MAX_S, CertificateError, ClientCertificate, Shown, Standing, fingerprint, thumbprint,
+};
 pub(crate) use check_issuers::ISS_BYTES_MAX;
 pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_printable};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
@@ -50,7 +58,9 @@ pub use keys::{JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, KeySets};
 pub use settings::*;
 
 use caller::{identity_of, revocable};
+use connection::bound;
 use credential::{Known, Presented};
+use signed::{Signed, Stop};
 
 use crate::revocations::Revocations;
 
@@ -61,6 +71,8 @@ pub struct Input<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// Each listener's name and `client_certificates`, in the order of their indexes.
+    pub listeners: &'d [(&'d str, Option<&'d ClientCertificates>)],
     /// Each route's `auth`.
     pub routes: &'d [(RouteRef, &'d At<Auth>)],
 }
@@ -72,6 +84,8 @@ pub struct Sees<'r> {
     pub facts: Facts<'r>,
     /// The route it takes.
     pub route: RouteId,
+    /// The certificate of its connection, where the client showed one.
+    pub certificate: Option<Shown<'r>>,
 }
 
 /// What outlives every snapshot.
@@ -93,6 +107,8 @@ pub struct Needs {
 pub struct Authentication {
     issuers: Vec<IssuerRule>,
     routes: Vec<Option<RouteRule>>,
+    /// Whom certificates name, by the listener's index.
+    certificates: Vec<Option<agents::Rules>>,
     known: Known,
     needs: Needs,
     settings_generation: u64,
@@ -116,6 +132,8 @@ struct RouteRule {
     /// Whether tokens of an issuer are accepted in its cookie, by the issuer's index.
     cookie: Vec<bool>,
     api_key: bool,
+    /// Whether the certificate of the connection is a credential here.
+    certificate: bool,
     environment: Option<Environment>,
     forward: ForwardCredentials,
 }
@@ -136,8 +154,6 @@ enum Failure {
 const NAME: ControlName = ControlName::new("authentication");
 /// Key sets are tried again within this many seconds.
 const RETRY_AFTER_S: u32 = 5;
-/// `typ` of a token whose issuer does not pin one (RFC 7519 5.1, RFC 9068 2.1).
-const TYPES: &[&str] = &["JWT", "at+jwt"];
 
 impl Authentication {
     /// Whether the configuration has an issuer of this name.
@@ -204,17 +220,32 @@ impl Authentication {
 
     fn decide(&self, sees: Sees<'_>) -> Result<Verdict<Authenticated, Deny>, Fault> {
         let Some(route) = self.route(sees.route) else { return Err(fault("a route without authentication rules")) };
+        let now = self.needs.clock.unix();
+        // Whatever the route accepts: the listener asked for it, so one that no longer counts ends all that rests on it.
+        if let Some(shown) = &sees.certificate
+            && let Err(why) = self.still_counts(shown, now)
+        {
+            return Ok(Verdict::Deny(Deny::Invalid { why, issuer: None }));
+        }
         let presented = match self.known.find(&sees.facts) {
             Ok(presented) => presented,
             Err(ambiguity) => return Ok(Verdict::Deny(Deny::Malformed(ambiguity))),
         };
-        let Some(presented) = presented else {
-            return Ok(match route.absent {
-                Absent::Refused => Verdict::Deny(Deny::Required),
-                Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
-            });
+        let verified = match (presented, sees.certificate.filter(|_| route.certificate)) {
+            (Some(_), Some(_)) => return Ok(Verdict::Deny(Deny::Malformed(Ambiguity::Several))),
+            (None, Some(shown)) => self.agent(&shown, now),
+            (Some(presented), None) => {
+                let verified = self.verify(route, presented, now);
+                let certificate = sees.certificate.map(|shown| shown.certificate);
+                verified.and_then(|identity| bound(identity, certificate))
+            }
+            (None, None) => {
+                return Ok(match route.absent {
+                    Absent::Refused => Verdict::Deny(Deny::Required),
+                    Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
+                });
+            }
         };
-        let verified = self.verify(route, presented, self.needs.clock.unix());
         match verified.and_then(|identity| self.unrevoked(identity)) {
             Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
@@ -227,7 +258,7 @@ impl Authentication {
         let Some(kind) = self.needs.revocations.revoked(identity.revocable()) else { return Ok(identity) };
         let issuer = match identity.kind() {
             Kind::User => Some(identity.issuer().into()),
-            Kind::ApiKey => None,
+            Kind::ApiKey | Kind::Agent => None,
         };
         Err(Failure::Denied(Deny::Invalid { why: Why::revoked(kind), issuer }))
     }
@@ -321,56 +352,10 @@ impl Authentication {
         }
     }
 
-    /// Verifies the signature and reads the claims; also tells which keys did it.
-    fn signed_claims(&self, issuer: &IssuerRule, jws: &jws::Jws<'_>, now: UnixSeconds) -> Result<Signed, Stop> {
-        let typ_fits = match (&issuer.typ, &jws.header.typ) {
-            (Some(pinned), Some(typ)) => pinned == typ,
-            (Some(_), None) => false,
-            (None, Some(typ)) => TYPES.contains(&typ.as_str()),
-            (None, None) => true,
-        };
-        if !typ_fits {
-            return Err(Stop::Why(Why::Typ));
-        }
-        if !issuer.algorithms.contains(&jws.header.algorithm) {
-            return Err(Stop::Why(Why::AlgorithmNotAllowed));
-        }
-        let state = issuer.keys.load();
-        let keys = match &**state {
-            KeySetState::Missing { why } => {
-                return Err(Stop::Fault(fault(format!("no key set of issuer {}: {why}", issuer.name))));
-            }
-            KeySetState::Ready(keys) => keys,
-        };
-        let key = keys.select(jws.header.kid.as_deref(), jws.header.algorithm).map_err(|why| {
-            if why == Why::KidUnknown {
-                self.needs.key_sets.unknown_kid(&issuer.name);
-            }
-            Stop::Why(why)
-        })?;
-        key.verify(jws.signing_input, &jws.signature).map_err(Stop::Why)?;
-        let claims = claims::read(&jws.payload, &issuer.claims, now).map_err(Stop::Why)?;
-        Ok(Signed { claims, keys_generation: keys.generation(), kid: key.kid.clone() })
-    }
-
     fn no(&self, issuer: usize, why: Why) -> Failure {
         let issuer = self.issuers.get(issuer).map(|issuer| Arc::clone(&issuer.name));
         Failure::Denied(Deny::Invalid { why, issuer })
     }
-}
-
-/// What the signature of a token's issuer stands for.
-struct Signed {
-    claims: claims::Claims,
-    keys_generation: u128,
-    /// Of the key that verified it, which is not always what the token says.
-    kid: Option<String>,
-}
-
-/// Why a token of a known issuer gave no claims.
-enum Stop {
-    Why(Why),
-    Fault(Fault),
 }
 
 fn no(why: Why) -> Failure {

@@ -11,6 +11,7 @@ mod in_flight;
 mod limit_methods;
 mod limits;
 mod lockouts;
+mod mtls;
 mod operation;
 mod refusals;
 mod responses;
