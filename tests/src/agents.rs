@@ -131,6 +131,16 @@ impl Agent {
         Self { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
     }
 
+    /// A fresh key, and a request for it that asks for another name than it will get, as PEM.
+    pub fn request() -> (KeyPair, String) {
+        let key = KeyPair::generate().expect("a key is generated");
+        let mut params = CertificateParams::new(vec!["root.example.test".to_owned()]).expect("a name");
+        let greedy = "spiffe://example.test/tenant/globex/agent/root";
+        params.subject_alt_names.push(SanType::URI(greedy.try_into().expect("ASCII")));
+        let request = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        (key, request)
+    }
+
     /// The leaf.
     pub fn leaf(&self) -> &CertificateDer<'static> {
         self.chain.first().expect("a chain has a leaf")

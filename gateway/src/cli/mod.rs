@@ -1,5 +1,6 @@
-//! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
 
+mod agents;
 pub(crate) mod keys;
 mod limits;
 mod lockouts;
@@ -48,13 +49,16 @@ enum Command {
     /// Issue, list and revoke API keys; print the key set of assertions.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make the authority of agents, and sign their certificates.
+    #[command(subcommand)]
+    Agents(agents::Agents),
     /// List and lift the blocks of clients.
     #[command(subcommand)]
     Bans(operator::Bans),
     /// List and lift the locks that failed logins began.
     #[command(subcommand)]
     Lockouts(lockouts::Lockouts),
-    /// Revoke a token, a session, a subject, a tenant, an API key, a signing key or an issuer.
+    /// Revoke a token, a session, a subject, a tenant, an API key, a signing key, an issuer or a client certificate.
     Revoke(revocations::Revoke),
     /// List what is revoked.
     #[command(subcommand)]
@@ -88,6 +92,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check { config } => check(&config),
         Command::Keys(keys) => keys.run(),
+        Command::Agents(agents) => agents.run(),
         Command::Bans(bans) => bans.run(),
         Command::Lockouts(lockouts) => lockouts.run(),
         Command::Revoke(revoke) => revoke.run(),
