@@ -72,6 +72,8 @@ pub struct Listener {
     /// TLS; `"off"` is possible on a loopback address only.
     #[serde(default = "tls_on")]
     pub tls: Switch<ListenerTls>,
+    /// Certificates of clients; none are asked for when not written.
+    pub client_certificates: Option<authentication::ClientCertificates>,
     /// Bounds on connections and on the head of a request.
     #[serde(default)]
     pub bounds: Bounds,
@@ -404,6 +406,8 @@ pub struct Controls {
 pub struct Host {
     /// The certificate; needed where a listener speaks TLS.
     pub certificate: Option<Certificate>,
+    /// The listeners it is served on, by name; all of them when not written.
+    pub listeners: Option<At<Vec<At<String>>>>,
     /// Whose host this is: `"identity"` (whoever is verified) or a tenant id.
     pub tenant: At<HostTenant>,
     /// Cross-origin rules.

@@ -25,6 +25,11 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
         login,
         issuers: &document.issuers,
         api_keys: document.api_keys.as_ref(),
+        listeners: document
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name.as_str(), listener.client_certificates.as_ref()))
+            .collect(),
         limits: &document.limits,
         in_flight: &document.in_flight,
         routes: routes.zip(0u32..).map(|((name, host, route), id)| input(name, id, host, route)).collect(),

@@ -36,6 +36,8 @@ pub struct HostEntry {
     pub cors: Option<usize>,
     /// The security headers of its answers.
     pub headers: SecurityHeaderValues,
+    /// The indexes of the listeners it is served on.
+    listeners: Vec<usize>,
     places: Vec<Place>,
 }
 
@@ -125,7 +127,7 @@ impl<'h> Matched<'h> {
 }
 
 impl HostEntry {
-    /// A host whose routes are looked up in the order of [`Template::precedence`], whatever order they come in.
+    /// A host, on no listener yet, whose routes are looked up in the order of [`Template::precedence`], whatever order they come in.
     pub(crate) fn new(
         pattern: HostPattern,
         index: usize,
@@ -149,7 +151,18 @@ impl HostEntry {
             }
         }
         places.sort_by(|a, b| a.template.precedence(&b.template));
-        Self { name: pattern.to_string().into(), pattern, index, tenant, cors, headers, places }
+        Self { name: pattern.to_string().into(), pattern, index, tenant, cors, headers, listeners: Vec::new(), places }
+    }
+
+    /// Served on these listeners alone.
+    pub(crate) fn on(self, listeners: Vec<usize>) -> Self {
+        Self { listeners, ..self }
+    }
+
+    /// Whether it is served on this listener.
+    #[must_use]
+    pub fn is_on(&self, listener: usize) -> bool {
+        self.listeners.contains(&listener)
     }
 
     /// The routes for a canonical raw path (it starts with `/` and has no query): the longest match by whole segments,

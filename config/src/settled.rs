@@ -10,7 +10,11 @@ use std::{
 
 use http::HeaderValue;
 use portcullis_api::{Cidrs, Environment, Millis, Secret, TenantId, Topology};
-use portcullis_plugins::{assertion, authentication::Algorithm, cors};
+use portcullis_plugins::{
+    assertion,
+    authentication::{Algorithm, CertificateMode},
+    cors,
+};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
@@ -65,8 +69,23 @@ pub struct ListenerSpec {
     pub topology: Topology,
     /// The oldest TLS version; `None` is plain, on loopback only.
     pub tls: Option<TlsVersion>,
+    /// Certificates of clients; none are asked for without.
+    pub client_certificates: Option<ClientCertificatesSpec>,
     /// Bounds on connections and heads.
     pub bounds: Bounds,
+}
+
+/// Certificates of clients. Whom they name stays in the document.
+#[derive(Debug, Clone)]
+pub struct ClientCertificatesSpec {
+    /// Who signs them; at least one, and each was parsed as X.509.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Files of revocation lists, resolved; each held some.
+    pub crl: Vec<PathBuf>,
+    /// Whether a connection needs one.
+    pub mode: CertificateMode,
+    /// How long a connection is used, 1 s to 1 h.
+    pub connection_age_max: Millis,
 }
 
 /// An app behind the gateway.

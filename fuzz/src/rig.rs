@@ -86,7 +86,7 @@ impl Rig {
             cache: Arc::new(VerifiedCache::new(1 << 20)),
             revocations: Arc::new(Revocations::new(0)),
         };
-        let input = Input { issuers: &issuers, api_keys: Some(&api_keys), routes: &[(route, &auth)] };
+        let input = Input { issuers: &issuers, api_keys: Some(&api_keys), listeners: &[], routes: &[(route, &auth)] };
         let mut issues = Issues::default();
         let control = Authentication::compile(input, &needs, &mut issues);
         Self(control.unwrap_or_else(|| panic!("{issues:?}")))
@@ -112,7 +112,7 @@ impl Rig {
             headers: &headers,
             protocol: Protocol::Http1,
         };
-        let check = pin!(self.0.check(Sees { facts, route: RouteId::new(0) }));
+        let check = pin!(self.0.check(Sees { facts, route: RouteId::new(0), certificate: None }));
         match check.poll(&mut std::task::Context::from_waker(Waker::noop())) {
             std::task::Poll::Ready(verdict) => verdict,
             std::task::Poll::Pending => panic!("it waits"),

@@ -31,6 +31,7 @@ use crate::{
     assertions::Assertions,
     bans::Bans,
     body::Budget,
+    client_trust::{Asking, ClientTrusts, ReadTrust},
     clock::SystemClock,
     decisions::Decisions,
     edge::{self, EdgeEvents, ListenerRuntime, ListenerSettings, TlsTable},
@@ -91,13 +92,14 @@ pub(crate) fn read(path: &Path) -> Result<(Document, Settled), Report> {
     if issues.is_empty() { Ok((document, settled)) } else { Err(Report::new(&text, path, issues)) }
 }
 
-/// Reads the key files that a configuration names, as a start would.
+/// Reads the key files and revocation lists that a configuration names, as a start would.
 ///
 /// # Errors
-/// Every file that gives no usable key.
+/// Every file that gives nothing usable.
 pub(crate) fn read_keys(settled: &Settled) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
     Registry::new(metrics).prepare(&settled.issuers).map_err(|failed| unusable(&failed))?;
+    ClientTrusts::read(settled)?;
     read_api_keys(&ApiKeyFile::default(), settled).map(|_read| ())
 }
 
@@ -231,7 +233,7 @@ impl Runtime {
         key_sets.first().await;
         let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
-        let tables = self.certificates.build(&settled)?;
+        let (tables, clients) = (self.certificates.build(&settled)?, ClientTrusts::read(&settled)?);
         let expiries = expiries(&settled);
         let snapshot = Snapshot::build(generation, settled, snapshot::cookies(&document), controls, rings.clone())
             .map_err(|error| anyhow!("{error}"))?;
@@ -241,12 +243,17 @@ impl Runtime {
         }
         self.key_sets.adopt(&key_sets);
         self.api_keys.adopt(api_keys);
-        self.certificates.replace(tables);
+        self.certificates.replace(tables, clients);
         report(&expiries, &self.gateway.metrics);
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
         self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
+    }
+
+    /// Whose client certificates are believed.
+    pub(crate) const fn clients(&self) -> &ClientTrusts {
+        &self.certificates.clients
     }
 
     /// Where limits are counted.
@@ -274,24 +281,21 @@ fn compile(document: &Document, needs: &controls::Needs) -> anyhow::Result<Contr
         .ok_or_else(|| anyhow!("the controls could not be compiled: {:?}", issues.as_slice()))
 }
 
-/// The TLS configurations of each listener; replaced as a whole by a reload.
+/// The TLS configurations of each listener, and whose client certificates it believes; replaced as a whole by a reload.
 struct Certificates {
     ticketer: Arc<dyn ProducesTickets>,
+    clients: ClientTrusts,
     tables: Vec<Option<Arc<ArcSwap<TlsTable>>>>,
 }
 
 impl Certificates {
     fn new(settled: &Settled) -> anyhow::Result<Self> {
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        let tables = settled
-            .listeners
-            .iter()
-            .map(|listener| {
-                let table = listener.tls.map(|minimum| table(settled, minimum, &ticketer)).transpose()?;
-                Ok(table.map(|table| Arc::new(ArcSwap::from_pointee(table))))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { ticketer, tables })
+        let mut this = Self { ticketer, clients: ClientTrusts::start(settled)?, tables: Vec::new() };
+        let tables = this.build(settled)?;
+        this.tables =
+            tables.into_iter().map(|table| table.map(|table| Arc::new(ArcSwap::from_pointee(table)))).collect();
+        Ok(this)
     }
 
     fn listener(&self, index: usize, spec: &ListenerSpec, events: Arc<dyn EdgeEvents>) -> Arc<ListenerRuntime> {
@@ -301,6 +305,7 @@ impl Certificates {
             address: spec.address,
             topology: spec.topology.clone(),
             tls: self.tables.get(index).cloned().flatten(),
+            clients: self.clients.of(index).cloned(),
             bounds: spec.bounds.clone(),
         };
         ListenerRuntime::new(settings, events)
@@ -308,13 +313,20 @@ impl Certificates {
 
     /// The tables of the next configuration, all or none.
     fn build(&self, settled: &Settled) -> anyhow::Result<Vec<Option<TlsTable>>> {
-        let table =
-            |listener: &ListenerSpec| listener.tls.map(|minimum| table(settled, minimum, &self.ticketer)).transpose();
-        settled.listeners.iter().map(table).collect()
+        let table = |(index, listener): (usize, &ListenerSpec)| {
+            let Some(minimum) = listener.tls else { return Ok(None) };
+            let clients = || match (&listener.client_certificates, self.clients.of(index)) {
+                (Some(spec), Some(trust)) => edge::Clients::Asked(Asking::new(trust.clone(), spec.mode)),
+                (_, _) => edge::Clients::Unasked(self.ticketer.clone()),
+            };
+            table(settled, index, minimum, clients).map(Some)
+        };
+        settled.listeners.iter().enumerate().map(table).collect()
     }
 
     /// Puts them in force. Which listeners speak TLS is fixed at the start.
-    fn replace(&self, next: Vec<Option<TlsTable>>) {
+    fn replace(&self, next: Vec<Option<TlsTable>>, clients: Vec<Option<ReadTrust>>) {
+        self.clients.adopt(clients);
         for (current, next) in self.tables.iter().zip(next) {
             if let (Some(current), Some(next)) = (current, next) {
                 current.store(Arc::new(next));
@@ -323,13 +335,19 @@ impl Certificates {
     }
 }
 
-fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTickets>) -> anyhow::Result<TlsTable> {
+fn table(
+    settled: &Settled,
+    listener: usize,
+    minimum: TlsVersion,
+    clients: impl Fn() -> edge::Clients,
+) -> anyhow::Result<TlsTable> {
     let configure = |(host, certificate): (&HostPattern, &Arc<CertifiedKey>)| {
-        let config = edge::server_config(certificate.clone(), minimum, ticketer.clone())
+        let config = edge::server_config(certificate.clone(), minimum, clients())
             .with_context(|| format!("the certificate of {host}"))?;
         Ok((host.clone(), config))
     };
-    settled.certificates.iter().map(configure).collect()
+    let hosts = settled.router.hosts().iter().filter(|host| host.is_on(listener)).map(|host| &host.pattern);
+    hosts.filter_map(|host| settled.certificates.get_key_value(host)).map(configure).collect()
 }
 
 fn burst_counters(clock: Arc<SystemClock>, keys_max: u32) -> burst::Needs {

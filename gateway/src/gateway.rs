@@ -85,7 +85,9 @@ impl ProxyHttp for Proxy {
             trip.phase = Some(conn.request_started());
             session.set_read_timeout(Some(conn.listener().bounds().body_timeout.duration()));
             // Only where Pingora left it on: it switches keep-alive off where framing was in doubt.
-            if session.get_keepalive().is_some() {
+            if conn.is_old() {
+                session.set_keepalive(None);
+            } else if session.get_keepalive().is_some() {
                 session.set_keepalive(Some(conn.listener().bounds().idle_timeout.as_secs_ceil()));
             }
         }

@@ -46,7 +46,7 @@ pub(crate) fn canonicalise(session: &mut Session, conn: &ConnInfo, snapshot: &Sn
     }
 }
 
-/// The host, if this connection may serve it: over TLS only the one that its SNI named.
+/// The host, if this connection may serve it: on a listener of the host's, and over TLS only the one that its SNI named.
 pub(crate) fn served<'s>(
     host: Option<&'s HostEntry>,
     canonical: &Canonical,
@@ -57,7 +57,11 @@ pub(crate) fn served<'s>(
     {
         return Err(Own::Misdirected("the SNI of the connection names another host").into());
     }
-    host.ok_or_else(|| Own::Misdirected("no host of this name").into())
+    let host = host.ok_or(Own::Misdirected("no host of this name"))?;
+    if !host.is_on(conn.listener().index()) {
+        return Err(Own::Misdirected("the host is not served on this listener").into());
+    }
+    Ok(host)
 }
 
 /// The one answer for an unknown route and for another tenant's resource.

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod agents;
 mod answer;
 mod api_keys;
 mod assertions;
@@ -11,6 +12,8 @@ mod bans;
 mod body;
 mod boot;
 pub mod cli;
+mod client_trust;
+
 mod clock;
 mod decisions;
 mod demo;

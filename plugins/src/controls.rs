@@ -60,6 +60,8 @@ pub struct Inputs<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// Each listener's name and `client_certificates`, in the order of their indexes.
+    pub listeners: Vec<(&'d str, Option<&'d authentication::ClientCertificates>)>,
     /// `[limits]`.
     pub limits: &'d BTreeMap<String, Limit>,
     /// `[in_flight]`.
@@ -236,7 +238,12 @@ fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
 
 fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Authentication> {
     let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.auth)).collect();
-    let input = authentication::Input { issuers: inputs.issuers, api_keys: inputs.api_keys, routes: &routes };
+    let input = authentication::Input {
+        issuers: inputs.issuers,
+        api_keys: inputs.api_keys,
+        listeners: &inputs.listeners,
+        routes: &routes,
+    };
     let needs = authentication::Needs {
         key_sets: needs.key_sets.clone(),
         api_keys: needs.api_keys.clone(),

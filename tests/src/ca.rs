@@ -55,6 +55,10 @@ impl Ca {
         &self.pem
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// A leaf for `names`: DNS names, wildcards or addresses.
     pub fn leaf(&self, names: &[&str]) -> Leaf {
         let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();

@@ -65,6 +65,11 @@ impl Dial {
         self
     }
 
+    /// The server name.
+    pub fn name(&self) -> &str {
+        self.sni.as_deref().expect("a client of a TLS listener")
+    }
+
     /// Offering these protocols.
     #[must_use]
     pub fn alpn(mut self, protocols: &[&str]) -> Self {

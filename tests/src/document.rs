@@ -26,8 +26,14 @@ const STORE_KEY: &str = "planted-store-key-0123456789abcdef0123456789";
 const PSEUDONYM_KEY: &str = "planted-pseudonym-key-0123456789abcdef01234567";
 
 /// Every name that the default certificate carries.
-pub const NAMES: &[&str] =
-    &["api.example.test", "fixed.example.test", "cors.example.test", "*.wild.example.test", "plain.example.test"];
+pub const NAMES: &[&str] = &[
+    "api.example.test",
+    "fixed.example.test",
+    "cors.example.test",
+    "*.wild.example.test",
+    "plain.example.test",
+    "agents.example.test",
+];
 
 /// API keys by the names that tests know them by.
 type NamedKeys = Vec<(String, String)>;

@@ -41,15 +41,27 @@ impl H2 {
                 .with_root_certificates(ca::ca().roots())
                 .with_no_client_auth();
             config.alpn_protocols = vec![b"h2".to_vec()];
-            let name = ServerName::try_from(sni.to_owned()).expect("a server name");
-            let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-            let (sender, connection) = h2::client::handshake(tls).await.map_err(io::Error::other)?;
-            tokio::spawn(async move {
-                // Its end is seen by the streams.
-                drop(connection.await);
-            });
-            Ok(Self { sender })
+            Self::over(tcp, sni, Arc::new(config)).await
         })
+    }
+
+    /// As this TLS client, e.g. one with a certificate; it must offer `h2`.
+    ///
+    /// # Errors
+    /// Whatever TCP or TLS says.
+    pub fn of(to: std::net::SocketAddr, sni: &str, client: Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        runtime().block_on(async { Self::over(TcpStream::connect(to).await?, sni, client).await })
+    }
+
+    async fn over(tcp: TcpStream, sni: &str, client: Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from(sni.to_owned()).expect("a server name");
+        let tls = tokio_rustls::TlsConnector::from(client).connect(name, tcp).await?;
+        let (sender, connection) = h2::client::handshake(tls).await.map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            // Its end is seen by the streams.
+            drop(connection.await);
+        });
+        Ok(Self { sender })
     }
 
     /// Sends a request and reads its whole answer.

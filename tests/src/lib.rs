@@ -3,6 +3,7 @@
 //! Knows what a user knows: the configuration file, the command line, the wire. It depends on none of our crates.
 //! Tests are plain functions; what needs a runtime runs on one that outlives them all ([`runtime`]).
 
+pub mod agents;
 pub mod assertion;
 pub mod ca;
 mod default_document;

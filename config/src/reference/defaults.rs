@@ -34,7 +34,7 @@ pub(super) fn defaults() -> Defaults {
 }
 
 fn edge(out: &mut Defaults) {
-    if let Ok(Listener { address: _, client_ip: _, tls: _, bounds: _ }) =
+    if let Ok(Listener { address: _, client_ip: _, tls: _, client_certificates: _, bounds: _ }) =
         toml::from_str::<Listener>("address = \"0.0.0.0:1\"\nclient_ip = \"direct\"")
         && let Ok(ListenerTls { minimum }) = toml::from_str::<ListenerTls>("")
     {
@@ -49,6 +49,8 @@ fn edge(out: &mut Defaults) {
         plain: [connections_max, connections_per_network_max, handshakes_max, handshake_timeout, head_timeout,
             idle_timeout, body_timeout, head_bytes_max, header_fields_max, target_bytes_max],
         at: [], none: []);
+    take!(out, "listeners.NAME.client_certificates", authentication::ClientCertificates, "ca = \"ca.pem\"",
+        plain: [mode], at: [connection_age_max], none: [ca, crl, uri, role, scopes, agents]);
     take!(out, "log", Log, "", plain: [access], at: [], none: [pseudonym_key]);
     take!(out, "stores", Stores, "", plain: [deadline, instances], at: [counters, keys_max, prefix], none: [key]);
 }

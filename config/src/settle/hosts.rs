@@ -38,8 +38,10 @@ impl Room<'_> {
             }
             self.needs_one(host.routes.is_empty(), "hosts.no_routes", &["hosts", name, "routes"], "route");
             let routes = self.routes(name, host, &mut next_route);
+            let listeners = self.host_listeners(name, host);
+            self.certificates_are_asked_for(name, host, &listeners);
             let Some(pattern) = pattern else { continue };
-            if let Some(certificate) = self.host_certificate(name, host, &pattern) {
+            if let Some(certificate) = self.host_certificate(name, host, &pattern, &listeners) {
                 hosts.certificates.insert(pattern.clone(), certificate);
             }
             let Some(headers) = headers else { continue };
@@ -48,7 +50,8 @@ impl Room<'_> {
                 hosts.cors.len().saturating_sub(1)
             });
             let index = entries.len();
-            entries.push(HostEntry::new(pattern, index, host.tenant.value.clone(), cors, headers, routes));
+            let entry = HostEntry::new(pattern, index, host.tenant.value.clone(), cors, headers, routes);
+            entries.push(entry.on(listeners));
         }
         hosts.router = Router::new(entries);
         hosts
@@ -63,12 +66,19 @@ impl Room<'_> {
             .ok()
     }
 
-    fn host_certificate(&mut self, name: &str, host: &Host, pattern: &HostPattern) -> Option<Arc<CertifiedKey>> {
+    fn host_certificate(
+        &mut self,
+        name: &str,
+        host: &Host,
+        pattern: &HostPattern,
+        listeners: &[usize],
+    ) -> Option<Arc<CertifiedKey>> {
         if let Some(certificate) = &host.certificate {
             return self.certificate(pattern, certificate);
         }
         let document = self.document;
-        let with_tls = document.listeners.iter().find(|(_, listener)| matches!(listener.tls, Switch::On(_)));
+        let mut reached = listeners.iter().filter_map(|index| document.listeners.iter().nth(*index));
+        let with_tls = reached.find(|(_, listener)| matches!(listener.tls, Switch::On(_)));
         if let Some((listener, _)) = with_tls {
             let span = self.key(&["hosts", name]);
             let message = format!("host `{name}` has no certificate, and listener `{listener}` speaks TLS");

@@ -38,11 +38,13 @@ impl Room<'_> {
             self.bounds(name, &listener.bounds);
             let topology = topology(listener, self.issues);
             let tls = self.listener_tls(name, listener);
+            let client_certificates = self.client_certificates(name, listener);
             specs.push(ListenerSpec {
                 name: name.as_str().into(),
                 address,
                 topology,
                 tls,
+                client_certificates,
                 bounds: listener.bounds.clone(),
             });
         }

@@ -5,6 +5,7 @@
 
 mod assertion;
 mod certificates;
+mod client_certificates;
 mod cors;
 mod hosts;
 mod issuers;

@@ -116,7 +116,7 @@ impl Room<'_> {
 }
 
 /// The certificates of a PEM file, each parsed once: Pingora panics on one that is not X.509.
-fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+pub(super) fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let certificates: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| "is no PEM file")?;
     match certificates.iter().all(|certificate| X509Certificate::from_der(certificate).is_ok()) {

@@ -5,7 +5,7 @@ use http::{Method, Response, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use portcullis_api::TenantId;
 use portcullis_plugins::{
-    authentication::Authentication,
+    authentication::{AGENT_ISSUER, Authentication},
     revocations::{Kind, Mark, Reason, Record, Target},
 };
 use serde::Deserialize;
@@ -119,15 +119,15 @@ fn target(runtime: &Runtime, asked: &Asked) -> Result<Target, Wrong> {
     let wrong = |why: String| (StatusCode::BAD_REQUEST, why);
     let Some(kind) = Kind::parse(kind) else {
         let known = Kind::ALL.map(Kind::as_str).join(", ");
-        let why = match kind.as_str() {
-            "cert" => "no identity comes from a certificate yet, so none can be revoked".to_owned(),
-            kind => format!("`{}` is nothing that can be revoked: write one of {known}", kind.escape_default()),
-        };
-        return Err(wrong(why));
+        return Err(wrong(format!("`{}` is nothing that can be revoked: write one of {known}", kind.escape_default())));
     };
     let snapshot = runtime.gateway.snapshot.load_full();
     let authentication = snapshot.controls.authentication.control();
     let iss = |name: &str| {
+        // Agents have no issuer of their own; for a subject of theirs this name stands where a token has its `iss`.
+        if name == AGENT_ISSUER && kind == Kind::Sub {
+            return Ok(AGENT_ISSUER.to_owned());
+        }
         let found = authentication.and_then(|control| control.iss(name)).map(str::to_owned);
         found.ok_or_else(|| {
             let names: Vec<&str> = authentication.into_iter().flat_map(Authentication::issuer_names).collect();

@@ -24,7 +24,17 @@ impl Fixed {
             listeners: settled
                 .listeners
                 .iter()
-                .map(|l| format!("{} {} {:?} {} {:?}", l.name, l.address, l.topology, l.tls.is_some(), l.bounds))
+                .map(|l| {
+                    format!(
+                        "{} {} {:?} {} {} {:?}",
+                        l.name,
+                        l.address,
+                        l.topology,
+                        l.tls.is_some(),
+                        l.client_certificates.is_some(),
+                        l.bounds
+                    )
+                })
                 .collect(),
             admin: settled.admin.as_ref().map(|admin| (admin.address, admin.token.as_ref().map(expose))),
             log: format!("{:?}", settled.log.access),

@@ -1,6 +1,7 @@
-//! The command line: `run`, `check`, `keys`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
 
 mod key_sets;
+mod agents;
 pub(crate) mod keys;
 mod limits;
 mod lockouts;
@@ -49,13 +50,16 @@ enum Command {
     /// Issue, list and revoke API keys; print the key set of assertions; show and fetch the keys of issuers.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make the authority of agents, and sign their certificates.
+    #[command(subcommand)]
+    Agents(agents::Agents),
     /// List and lift the blocks of clients.
     #[command(subcommand)]
     Bans(operator::Bans),
     /// List and lift the locks that failed logins began.
     #[command(subcommand)]
     Lockouts(lockouts::Lockouts),
-    /// Revoke a token, a session, a subject, a tenant, an API key, a signing key or an issuer.
+    /// Revoke a token, a session, a subject, a tenant, an API key, a signing key, an issuer or a client certificate.
     Revoke(revocations::Revoke),
     /// List what is revoked.
     #[command(subcommand)]
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check { config } => check(&config),
         Command::Keys(keys) => keys.run(),
+        Command::Agents(agents) => agents.run(),
         Command::Bans(bans) => bans.run(),
         Command::Lockouts(lockouts) => lockouts.run(),
         Command::Revoke(revoke) => revoke.run(),

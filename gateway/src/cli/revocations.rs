@@ -19,9 +19,10 @@ use super::{
 /// What is revoked.
 #[derive(Args)]
 pub(super) struct Revoke {
-    /// `jti`, `sid`, `sub`, `tenant`, `api_key`, `kid`, `issuer`, or `token` for a token without an id.
+    /// `jti`, `sid`, `sub`, `tenant`, `api_key`, `kid`, `issuer`, `cert`, or `token` for a token without an id.
     kind: String,
-    /// Its value; of an issuer its name in the configuration; `-` reads it from standard input. A `token` is always read from
+    /// Its value; of an issuer its name in the configuration; of a certificate the SHA-256 of its DER, as openssl prints it or
+    /// as 64 digits; `-` reads it from standard input. A `token` is always read from
     /// there, so that it stands in no list of processes, and only a digest of what is signed leaves this command.
     value: String,
     /// The issuer, by its name in the configuration: for `jti`, `sid`, `sub` and `kid`.
@@ -55,6 +56,7 @@ impl Revoke {
         let value = match (kind.as_str(), value.as_str()) {
             ("token", "-") => token_digest(&read()?)?,
             ("token", _) => bail!("a token is read from standard input: write `-` and hand it in"),
+            ("cert", value) => fingerprint(&if value == "-" { read()? } else { value.to_owned() }),
             (_, "-") => read()?,
             (_, _) => value,
         };
@@ -97,6 +99,11 @@ fn token_digest(token: &str) -> anyhow::Result<String> {
         }
         _ => bail!("that is no token: it has not three parts"),
     }
+}
+
+/// As openssl prints it, `AA:BB:…`, or in one piece.
+fn fingerprint(text: &str) -> String {
+    text.replace(':', "").to_ascii_lowercase()
 }
 
 fn line(revocation: &Value) -> String {

@@ -13,9 +13,10 @@ use std::{
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+use portcullis_plugins::authentication::Shown;
 use tokio::time::Instant;
 
-use super::{ListenerRuntime, watch::Cut};
+use super::{ListenerRuntime, peer::PeerCertificate, watch::Cut};
 
 /// What a TLS handshake settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(crate) struct TlsFacts {
     pub(crate) version: &'static str,
     /// The key exchange group, e.g. `X25519MLKEM768`; none on a resumed TLS 1.2 connection.
     pub(crate) group: Option<&'static str>,
+    /// The client's certificate, where it was asked for one and showed it.
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
 }
 
 /// What is known of one connection. Shared by the stream and by all requests on it.
@@ -74,6 +77,23 @@ impl ConnInfo {
     /// What the handshake settled; none on a plain listener.
     pub(crate) const fn tls(&self) -> Option<&TlsFacts> {
         self.tls.as_ref()
+    }
+
+    /// The client's certificate, and whether it counts now.
+    pub(crate) fn certificate(&self) -> Option<Shown<'_>> {
+        let certificate = self.tls.as_ref()?.certificate.as_deref()?;
+        Some(certificate.shown(self.listener.index()))
+    }
+
+    /// How long it is used, where that is bounded: a certificate is believed for a while, not for as long as somebody keeps
+    /// a connection.
+    pub(super) fn age_max(&self) -> Option<Duration> {
+        Some(self.tls.as_ref()?.certificate.as_ref()?.connection_age_max())
+    }
+
+    /// Whether this is to be its last answer.
+    pub(crate) fn is_old(&self) -> bool {
+        self.age_max().is_some_and(|max| self.flight.opened().elapsed() >= max)
     }
 
     /// Why the edge ended this connection, if it did.

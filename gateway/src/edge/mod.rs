@@ -5,6 +5,7 @@
 
 mod conn;
 mod frames;
+mod peer;
 mod permits;
 mod proxy_protocol;
 mod stream;
@@ -32,9 +33,10 @@ use self::permits::Permits;
 pub(crate) use self::{
     conn::{ConnInfo, RequestPhase},
     terminator::Terminator,
-    tls::{TlsTable, server_config},
+    tls::{Clients, TlsTable, server_config},
     unread::CODES,
 };
+use crate::client_trust::ClientTrust;
 
 /// The window of an HTTP/2 stream and of its connection, in bytes. One size for both: see `watch::Mux::may_send`.
 const H2_WINDOW_BYTES: u32 = 256 << 10;
@@ -80,6 +82,8 @@ pub(crate) struct ListenerSettings {
     pub(crate) topology: Topology,
     /// Certificates by host, swapped on a reload; none for a plain listener, which is on loopback only.
     pub(crate) tls: Option<Arc<ArcSwap<TlsTable>>>,
+    /// Whose client certificates are believed; none where none are asked for.
+    pub(crate) clients: Option<Arc<ClientTrust>>,
     /// Its bounds.
     pub(crate) bounds: Bounds,
 }
@@ -121,6 +125,10 @@ impl ListenerRuntime {
     /// Its bounds.
     pub(crate) const fn bounds(&self) -> &Bounds {
         &self.settings.bounds
+    }
+
+    fn clients(&self) -> Option<&Arc<ClientTrust>> {
+        self.settings.clients.as_ref()
     }
 
     fn tls(&self) -> Option<&ArcSwap<TlsTable>> {

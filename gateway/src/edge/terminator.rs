@@ -1,6 +1,6 @@
 //! From an accepted socket to the HTTP parser: permits, PROXY protocol, TLS, the watched stream. In that order.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{
@@ -50,8 +50,11 @@ where
             return None;
         };
         match admit(&self.listener, *socket).await {
-            Ok(stream) => {
+            Ok((stream, None)) => {
                 self.app.process_new(Box::new(stream), shutdown).await;
+            }
+            Ok((stream, Some(age))) => {
+                until_old(&self.app, Box::new(stream), shutdown, age).await;
             }
             Err(Turned::Away(reason)) => self.listener.events().refused(&self.listener, reason),
             // Reported as a handshake.
@@ -75,7 +78,30 @@ enum Turned {
     InHandshake,
 }
 
-async fn admit(listener: &Arc<ListenerRuntime>, mut socket: L4Stream) -> Result<EdgeStream, Turned> {
+/// Serves a connection that is used for so long: then HTTP/2 is told to go away, and HTTP/1 is closed with its next answer,
+/// as when the gateway stops.
+async fn until_old<A: ServerApp>(app: &Arc<A>, stream: Stream, shutdown: &ShutdownWatch, age: Duration) {
+    let (ours, watch) = tokio::sync::watch::channel(*shutdown.borrow());
+    let mut stopping = shutdown.clone();
+    let end = async {
+        tokio::select! {
+            _stopping_or_stopped = stopping.changed() => {}
+            () = tokio::time::sleep(age) => {}
+        }
+        ours.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _no_stream = app.process_new(stream, &watch) => {}
+        () = end => {}
+    }
+}
+
+/// The stream of a connection, and how long it is used where that is bounded.
+async fn admit(
+    listener: &Arc<ListenerRuntime>,
+    mut socket: L4Stream,
+) -> Result<(EdgeStream, Option<Duration>), Turned> {
     // No address: the peer has left already.
     let ends = addresses(&socket).ok_or(Turned::Away("gone"))?;
     let connection = ConnectionPermit::take(listener).ok_or(Turned::Away("connections"))?;
@@ -93,7 +119,8 @@ async fn admit(listener: &Arc<ListenerRuntime>, mut socket: L4Stream) -> Result<
     };
     let conn = ConnInfo::new(Arc::clone(listener), ends, proxied, facts);
     let proxy = proxy_digest(&conn).ok_or(Turned::Away("bug"))?;
-    Ok(EdgeStream::new(wire, conn, (proxy, digest), (network, connection)))
+    let age_max = conn.age_max();
+    Ok((EdgeStream::new(wire, conn, (proxy, digest), (network, connection)), age_max))
 }
 
 /// The peer's and our own address.
@@ -135,7 +162,7 @@ async fn secure(
         let Ok(_turn) = listener.permits().handshake(network).await else {
             return Err(HandshakeError::Io(std::io::ErrorKind::Other.into()));
         };
-        hello.finish().await
+        hello.finish(listener.clients()).await
     };
     let report = |version, group, result| listener.events().handshake(listener, version, group, result);
     match timeout_at(deadline, Box::pin(handshake)).await {

@@ -7,16 +7,20 @@ use std::{io, sync::Arc};
 
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use portcullis_config::{HostTable, TlsVersion};
+use portcullis_plugins::authentication::CertificateError;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    server::{
+        Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::conn::TlsFacts;
+use super::{conn::TlsFacts, peer::PeerCertificate};
+use crate::client_trust::ClientTrust;
 
 /// Fatal alert `unrecognized_name` (RFC 6066, 3) as a record of its own: no keys exist yet.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
@@ -27,6 +31,15 @@ const NONE: &str = "none";
 /// The configurations of a listener by host. Replaced as a whole on a reload; connections keep what they have.
 pub(crate) type TlsTable = HostTable<Arc<ServerConfig>>;
 
+/// What a listener does about who its clients are.
+pub(crate) enum Clients {
+    /// Nothing: they may resume sessions with these tickets.
+    Unasked(Arc<dyn ProducesTickets>),
+    /// They are asked for a certificate. No session is resumed: rustls would take the certificate of the first handshake for
+    /// that of the second, without asking anybody.
+    Asked(Arc<dyn ClientCertVerifier>),
+}
+
 /// The configuration of one host.
 ///
 /// # Errors
@@ -34,7 +47,7 @@ pub(crate) type TlsTable = HostTable<Arc<ServerConfig>>;
 pub(crate) fn server_config(
     certificate: Arc<CertifiedKey>,
     minimum: TlsVersion,
-    ticketer: Arc<dyn ProducesTickets>,
+    clients: Clients,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     match certificate.keys_match() {
         // A key that keeps its public half to itself (an HSM) cannot be compared.
@@ -45,16 +58,25 @@ pub(crate) fn server_config(
         TlsVersion::V1_3 => &[&rustls::version::TLS13],
         TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(minimum)))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(One(certificate)));
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider(minimum))).with_protocol_versions(versions)?;
+    let resolver = Arc::new(One(certificate));
+    let mut config = match clients {
+        Clients::Unasked(ticketer) => {
+            let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+            // Tickets only: they outlive a reload with their ticketer, a store in memory would not.
+            config.ticketer = ticketer;
+            config
+        }
+        Clients::Asked(verifier) => {
+            let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
+            config.send_tls13_tickets = 0;
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // 0-RTT can be replayed (RFC 8446, 8).
     config.max_early_data_size = 0;
-    // Tickets only: they outlive a reload with their ticketer, a store in memory would not.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = ticketer;
     Ok(Arc::new(config))
 }
 
@@ -100,6 +122,9 @@ pub(super) enum HandshakeError {
     /// The client named a host that has no certificate here.
     #[error("the client named a host that is not served here")]
     UnknownName,
+    /// The client's certificate holds, and cannot be read.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// rustls or the socket.
     #[error("the handshake failed")]
     Io(#[from] io::Error),
@@ -111,6 +136,7 @@ impl HandshakeError {
         let io = match self {
             Self::NoName => return "no_name",
             Self::UnknownName => return "unknown_name",
+            Self::Certificate(_) => return "client_certificate",
             Self::Io(io) => io,
         };
         match io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -119,6 +145,10 @@ impl HandshakeError {
             Some(rustls::Error::NoApplicationProtocol) => "no_alpn",
             Some(rustls::Error::AlertReceived(_)) => "client_alert",
             Some(rustls::Error::InvalidMessage(_)) => "malformed",
+            Some(rustls::Error::NoCertificatesPresented) => "no_client_certificate",
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidCertRevocationList(_)) => {
+                "client_certificate"
+            }
             Some(_) => "failed",
         }
     }
@@ -150,13 +180,23 @@ pub(super) async fn hello(stream: L4Stream, table: &TlsTable) -> Result<Hello, H
 
 impl Hello {
     /// Key exchange, certificate, Finished.
-    pub(super) async fn finish(self) -> Result<(TlsStream<L4Stream>, TlsFacts), HandshakeError> {
+    pub(super) async fn finish(
+        self,
+        clients: Option<&Arc<ClientTrust>>,
+    ) -> Result<(TlsStream<L4Stream>, TlsFacts), HandshakeError> {
         let stream = self.start.into_stream(self.config).await?;
         let connection = stream.get_ref().1;
+        let certificate = match (connection.peer_certificates(), clients) {
+            (Some(chain), Some(trust)) => Some(PeerCertificate::read(chain, trust)?),
+            (None, _) => None,
+            // Not asked for, and there nevertheless: nobody could say whether it counts.
+            (Some(_), None) => return Err(HandshakeError::Certificate(CertificateError)),
+        };
         let facts = TlsFacts {
             sni: self.sni,
             version: connection.protocol_version().and_then(|version| version.as_str()).unwrap_or(NONE),
             group: connection.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
+            certificate,
         };
         Ok((stream, facts))
     }

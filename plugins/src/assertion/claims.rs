@@ -6,7 +6,7 @@ use portcullis_api::{Environment, Role, Scope};
 use serde::Serialize;
 
 use super::{Bound, Minted, Signer};
-use crate::authentication::Caller;
+use crate::authentication::{Caller, thumbprint};
 
 #[derive(Serialize)]
 pub(super) struct Claims<'r> {
@@ -39,6 +39,15 @@ struct Who<'r> {
     scp: Vec<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<&'r str>,
+    /// Of an agent, the certificate that it proved to hold the key of (RFC 8705 3.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+}
+
+#[derive(Serialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    thumbprint: String,
 }
 
 impl<'r> Claims<'r> {
@@ -58,6 +67,7 @@ impl<'r> Claims<'r> {
                     env: identity.environment().map(Environment::as_str),
                     scp: identity.scopes().iter().map(Scope::as_str).collect(),
                     key_id: identity.key_id(),
+                    cnf: identity.certificate().map(|certificate| Confirmation { thumbprint: thumbprint(certificate) }),
                 };
                 (identity.kind().as_str(), Some(who))
             }

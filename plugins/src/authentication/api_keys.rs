@@ -131,6 +131,8 @@ impl ApiKeyTable {
                 credential: Credential::ApiKey,
                 expires: Some(expires),
                 jti: None,
+                certificate: None,
+                bound: None,
                 revocable,
                 auth_time: None,
                 environments: Environments::Any,

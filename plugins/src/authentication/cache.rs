@@ -75,6 +75,13 @@ impl VerifiedCache {
         key
     }
 
+    /// The key of an agent: no token is looked up under it, since no other entry begins with this kind.
+    pub(super) fn agent_key(listener: usize, fingerprint: &[u8; 32]) -> Key {
+        let mut bytes = listener.to_be_bytes().to_vec();
+        bytes.extend_from_slice(fingerprint);
+        Self::key(Credential::Certificate, &bytes)
+    }
+
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.entries.get(key)
     }

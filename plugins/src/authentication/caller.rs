@@ -11,8 +11,19 @@ use crate::revocations::{Revocable, Target, signing_digest};
 
 /// Everything whose revocation ends this token.
 pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
-    let Claims { tenant, subject, issued, jti, sid, role: _, scopes: _, expires: _, environments: _, auth_time: _ } =
-        claims;
+    let Claims {
+        tenant,
+        subject,
+        issued,
+        jti,
+        sid,
+        role: _,
+        scopes: _,
+        expires: _,
+        environments: _,
+        auth_time: _,
+        bound: _,
+    } = claims;
     let iss = || issuer.iss.clone();
     let mut targets = vec![
         Target::Token { digest: signing_digest(signing_input) },
@@ -33,7 +44,8 @@ pub(super) fn identity_of(
     credential: Credential,
     revocable: Revocable,
 ) -> Identity {
-    let Claims { tenant, subject, role, scopes, environments, auth_time, issued: _, expires, jti, sid: _ } = claims;
+    let Claims { tenant, subject, role, scopes, environments, auth_time, issued: _, expires, jti, sid: _, bound } =
+        claims;
     let parts = Parts {
         tenant,
         issuer: Arc::clone(&issuer.name),
@@ -47,6 +59,8 @@ pub(super) fn identity_of(
         expires: Some(expires),
         auth_time,
         jti,
+        certificate: None,
+        bound,
         revocable,
         environments: Environments::Any,
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_api::{At, Issues, Millis};
 
 use super::{
-    API_KEY_ISSUER, Algorithm, Issuer, Keys,
+    AGENT_ISSUER, API_KEY_ISSUER, Algorithm, Issuer, Keys,
     claims::{Path, is_printable},
     compile::shown,
     credential::{is_token, same_cookie},
@@ -41,6 +41,13 @@ fn check_issuer(name: &str, issuer: &Issuer, issues: &mut Issues) {
     }
     if name == API_KEY_ISSUER {
         issues.push("issuers.name", place, "the issuer name `apikey` stands for API keys in the injected identity");
+    }
+    if name == AGENT_ISSUER {
+        issues.push(
+            "issuers.name",
+            place,
+            "the issuer name `agent` stands for client certificates in the injected identity",
+        );
     }
     if !is_text(&issuer.issuer.value) {
         issues.push("issuers.issuer", place, format!("issuer `{name}` has an `issuer` that no token can carry: it is empty, longer than 512 bytes, or not printable"));

@@ -2,7 +2,7 @@
 
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
-use super::{Presence, deny::Why, strict_json::Json};
+use super::{Presence, certificate::from_thumbprint, deny::Why, strict_json::Json};
 
 const AUDIENCES_MAX: usize = 8;
 const SCOPES_MAX: usize = 64;
@@ -85,15 +85,13 @@ pub(super) struct Claims {
     pub(super) expires: UnixSeconds,
     pub(super) jti: Option<String>,
     pub(super) sid: Option<String>,
+    /// The SHA-256 of the certificate whose connections alone may show it.
+    pub(super) bound: Option<[u8; 32]>,
 }
 
 /// Reads the claims of a payload whose signature was verified; `iss` was compared when the issuer was chosen.
 pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Claims, Why> {
-    // RFC 7800: a token bound to a key or certificate is worthless as a bearer token. Until the binding can be
-    // checked, such a token is refused: ignoring `cnf` would turn it into a bearer token.
-    if payload.member("cnf").is_some() {
-        return Err(Why::Confirmation);
-    }
+    let bound = bound(payload)?;
     audience(payload, rules)?;
     let Times { issued, expires, auth_time } = times(payload, rules, now)?;
     let subject = payload
@@ -127,7 +125,25 @@ pub(super) fn read(payload: &Json, rules: &Rules, now: UnixSeconds) -> Result<Cl
     let scopes = scopes(payload, rules)?;
     let environments = environments(payload, rules)?;
     let subject = subject.to_owned();
-    Ok(Claims { tenant, subject, role, scopes, environments, auth_time, issued, expires, jti, sid })
+    Ok(Claims { tenant, subject, role, scopes, environments, auth_time, issued, expires, jti, sid, bound })
+}
+
+/// RFC 7800: a token bound to a key or certificate is worthless as a bearer token. What is known of it is the thumbprint of
+/// a certificate (RFC 8705 3.1); any other binding cannot be checked, and ignoring it would turn the token into a bearer
+/// token.
+fn bound(payload: &Json) -> Result<Option<[u8; 32]>, Why> {
+    match payload.member("cnf") {
+        None => Ok(None),
+        Some(Json::Object(members)) => match members.as_slice() {
+            [(name, Json::Text(text))] if name == "x5t#S256" => {
+                from_thumbprint(text).map(Some).ok_or(Why::Confirmation)
+            }
+            _ => Err(Why::Confirmation),
+        },
+        Some(Json::Null | Json::Flag(_) | Json::Whole(_) | Json::Number | Json::Text(_) | Json::List(_)) => {
+            Err(Why::Confirmation)
+        }
+    }
 }
 
 fn audience(payload: &Json, rules: &Rules) -> Result<(), Why> {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, check_issuers,
+    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, agents, check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
@@ -19,6 +19,9 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         .and_then(|keys| keys.brand.as_ref())
         .map_or_else(|| Environment::parse("pck").ok(), |brand| Some(brand.value.clone()))?;
     check_issuers::check(input.issuers, issues);
+    for (name, settings) in input.listeners {
+        settings.iter().for_each(|settings| agents::check(name, settings, issues));
+    }
     for (route, auth) in input.routes {
         check_route(&route.name, auth, &input, issues);
     }
@@ -45,7 +48,8 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         }
     }
     let settings_generation = needs.cache.settings_generation();
-    Some(Authentication { issuers, routes, known, needs: needs.clone(), settings_generation })
+    let certificates = input.listeners.iter().map(|(_, settings)| settings.map(agents::Rules::compile)).collect();
+    Some(Authentication { issuers, routes, certificates, known, needs: needs.clone(), settings_generation })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -95,6 +99,7 @@ fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
         bearer: names().map(|name| public || accepts(Accept::Jwt(name.clone()))).collect(),
         cookie: names().map(|name| public || accepts(Accept::Cookie(name.clone()))).collect(),
         api_key: public || accepts(Accept::ApiKey),
+        certificate: public || accepts(Accept::Certificate),
         environment: auth.environment.as_ref().map(|environment| environment.value.clone()),
         forward: auth.credentials,
     }
@@ -128,6 +133,7 @@ fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues
     let accepted = || auth.accept.iter().flat_map(|list| &list.value).map(|entry| &entry.value);
     let has_environments = |entry: &Accept| match entry {
         Accept::ApiKey => true,
+        Accept::Certificate => false,
         Accept::Jwt(name) | Accept::Cookie(name) => {
             input.issuers.get(name).is_some_and(|issuer| issuer.claims.environments.is_some())
         }
@@ -141,11 +147,20 @@ fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues
         issues.push("auth.environment", &environment.span, message);
     }
     if let Some(age) = &auth.max_auth_age
-        && accepted().any(|entry| *entry == Accept::ApiKey)
+        && let Some(silent) = accepted().find_map(no_sign_in)
     {
         let message =
-            format!("route `{route}` has max_auth_age and accepts `api_key`: no API key says when somebody signed in");
+            format!("route `{route}` has max_auth_age and accepts `{silent}`: none says when somebody signed in");
         issues.push("auth.max_auth_age", &age.span, message);
+    }
+}
+
+/// A kind of credential that nobody signs in for.
+fn no_sign_in(entry: &Accept) -> Option<&'static str> {
+    match entry {
+        Accept::ApiKey => Some("api_key"),
+        Accept::Certificate => Some("certificate"),
+        Accept::Jwt(_) | Accept::Cookie(_) => None,
     }
 }
 
@@ -154,7 +169,7 @@ fn check_environments(input: &Input<'_>, issues: &mut Issues) {
     for (name, issuer) in input.issuers {
         let Some(claim) = &issuer.claims.environments else { continue };
         let of_this = |entry: &At<Accept>| match &entry.value {
-            Accept::ApiKey => false,
+            Accept::ApiKey | Accept::Certificate => false,
             Accept::Jwt(issuer) | Accept::Cookie(issuer) => issuer == name,
         };
         let asks =
@@ -213,6 +228,8 @@ fn check_accept(route: &str, accept: &At<Vec<At<Accept>>>, input: &Input<'_>, is
                     );
                 }
             }
+            // Which listeners its host is served on, and whom those name, is known where hosts are.
+            Accept::Certificate => {}
             Accept::Jwt(name) => {
                 known_issuer(route, name, &entry.span, input, issues);
             }

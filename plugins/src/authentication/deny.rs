@@ -172,7 +172,7 @@ whys! {
     Scopes = "scopes claim malformed",
     /// The roles by environment are no object from names of environments to texts, or there are too many.
     Environments = "environments malformed",
-    /// `cnf` present: this gateway cannot check the binding yet.
+    /// `cnf` names another certificate than the connection's, or no certificate.
     Confirmation = "cnf cannot be satisfied",
     /// The route does not accept this kind of credential.
     KindNotAccepted = "kind of credential not accepted here",
@@ -202,6 +202,28 @@ whys! {
     RevokedIssuer = "issuer revoked",
     /// Of another environment than the route.
     ApiKeyEnvironment = "api key of another environment",
+    /// Past its `notAfter`.
+    CertificateExpired = "certificate expired",
+    /// Before its `notBefore`.
+    CertificateNotYet = "certificate not valid yet",
+    /// It lives longer than 365 days, or ends before it begins.
+    CertificateLifetime = "certificate valid for more than 365 days",
+    /// Those who are believed now did not sign it.
+    CertificateUntrusted = "certificate of no authority that is believed",
+    /// On a revocation list.
+    CertificateListed = "certificate on a revocation list",
+    /// No revocation list of its authority is still good.
+    CertificateUnlisted = "no current revocation list of the certificate's authority",
+    /// Revoked by an operator.
+    RevokedCertificate = "certificate revoked",
+    /// No URI among its names.
+    CertificateNameless = "certificate without a URI",
+    /// More than one URI among its names.
+    CertificateNames = "certificate with several URIs",
+    /// Names that cannot be read, or a tenant or agent outside its grammar.
+    CertificateName = "certificate with a malformed name",
+    /// The listener knows nobody of this URI.
+    CertificateUnknown = "certificate names nobody here",
 }
 
 impl Why {
@@ -213,6 +235,7 @@ impl Why {
             Kind::Sub => Self::RevokedSubject,
             Kind::Tenant => Self::RevokedTenant,
             Kind::ApiKey => Self::ApiKeyRevoked,
+            Kind::Cert => Self::RevokedCertificate,
             Kind::Kid => Self::RevokedKid,
             Kind::Issuer => Self::RevokedIssuer,
         }

@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
+use super::certificate::thumbprint;
 use crate::{reserved, revocations::Revocable};
 
 /// A verified caller.
@@ -30,6 +31,10 @@ pub(super) struct Parts {
     pub(super) credential: Credential,
     pub(super) expires: Option<UnixSeconds>,
     pub(super) jti: Option<String>,
+    /// Of the certificate that it is from.
+    pub(super) certificate: Option<[u8; 32]>,
+    /// Of the certificate whose connections alone may show it.
+    pub(super) bound: Option<[u8; 32]>,
     pub(super) revocable: Revocable,
     /// When the user signed in.
     pub(super) auth_time: Option<UnixSeconds>,
@@ -52,15 +57,18 @@ pub enum Kind {
     User,
     /// The holder of an API key.
     ApiKey,
+    /// Whoever a client certificate names.
+    Agent,
 }
 
 impl Kind {
-    /// As injected: `user` or `apikey`.
+    /// As injected: `user`, `apikey` or `agent`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::ApiKey => "apikey",
+            Self::Agent => "agent",
         }
     }
 }
@@ -74,6 +82,8 @@ pub enum Credential {
     Cookie,
     /// An API key, in `Authorization: Bearer` or `X-Api-Key`.
     ApiKey,
+    /// The certificate of the connection.
+    Certificate,
 }
 
 impl Credential {
@@ -84,6 +94,7 @@ impl Credential {
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
             Self::ApiKey => "api_key",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -149,19 +160,19 @@ impl Identity {
         &self.parts.tenant
     }
 
-    /// The issuer's name in the configuration, or [`API_KEY_ISSUER`]. With the subject it is unique.
+    /// The issuer's name in the configuration, [`API_KEY_ISSUER`] or [`super::AGENT_ISSUER`]. With the subject it is unique.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.parts.issuer
     }
 
-    /// The token's `sub` (1 to 255 bytes of printable UTF-8), or the API key's id.
+    /// The token's `sub` (1 to 255 bytes of printable UTF-8), the API key's id, or `tenant:agent`.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.parts.subject
     }
 
-    /// User or API key.
+    /// User, API key or agent.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.parts.kind
@@ -215,6 +226,17 @@ impl Identity {
         self.parts.jti.as_deref()
     }
 
+    /// The SHA-256 of the certificate that it is from.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8; 32]> {
+        self.parts.certificate.as_ref()
+    }
+
+    /// The SHA-256 of the certificate whose connections alone may show it.
+    pub(super) fn bound(&self) -> Option<&[u8; 32]> {
+        self.parts.bound.as_ref()
+    }
+
     /// What may revoke it.
     #[must_use]
     pub fn revocable(&self) -> &Revocable {
@@ -227,6 +249,7 @@ impl Identity {
         let kind = match credential {
             Credential::ApiKey => Kind::ApiKey,
             Credential::Bearer | Credential::Cookie => Kind::User,
+            Credential::Certificate => Kind::Agent,
         };
         let key_id = (kind == Kind::ApiKey).then(|| "k3yid0000000".to_owned());
         Self::verified(Parts {
@@ -241,6 +264,8 @@ impl Identity {
             credential,
             expires: None,
             jti: None,
+            certificate: None,
+            bound: None,
             revocable: Revocable::default(),
             auth_time: None,
             environments: Environments::Any,
@@ -294,6 +319,8 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         credential: _,
         expires: _,
         jti: _,
+        certificate,
+        bound: _,
         revocable: _,
         auth_time: _,
         environments: _,
@@ -308,6 +335,9 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
     }
     if let Some(scopes) = reserved::scopes_value(scopes) {
         told.push((reserved::SCOPES, HeaderValue::from_str(&scopes)?));
+    }
+    if let Some(certificate) = certificate {
+        told.push((reserved::AGENT_CERT, HeaderValue::from_str(&format!("sha256:{}", thumbprint(certificate)))?));
     }
     Ok(told)
 }

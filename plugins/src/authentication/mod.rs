@@ -8,14 +8,17 @@
 //! Invariants: an [`Identity`] comes out of a verification or not at all. "Cannot tell" is a [`Fault`], "no" is a
 //! [`Deny`], and a credential that is present is never overlooked, also on a public route.
 
+mod agents;
 mod api_key_file;
 mod api_key_issue;
 mod api_keys;
 mod cache;
 mod caller;
+mod certificate;
 mod check_issuers;
 mod claims;
 mod compile;
+mod connection;
 mod credential;
 mod deny;
 mod discovery;
@@ -36,12 +39,16 @@ use portcullis_api::{
     At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UnixSeconds, Verdict,
 };
 
+pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
 pub use api_key_file::list_records;
 pub use api_key_file::{ApiKeyFileError, LIFETIME_MAX_S};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
 pub use api_keys::ApiKeyTable;
 pub(crate) use api_keys::is_api_key_id;
 pub use cache::{CACHE_BYTES, VerifiedCache};
+pub use certificate::{
+    CERTIFICATE_LIFETIME_MAX_S, CertificateError, ClientCertificate, Shown, Standing, fingerprint, thumbprint,
+};
 pub(crate) use check_issuers::ISS_BYTES_MAX;
 pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_printable};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
@@ -56,6 +63,7 @@ pub use keys::{CannotTell, JWKS_BYTES_MAX, KeySet, KeySetError, KeySetState, Key
 pub use notes::notes;
 pub use settings::*;
 
+use connection::bound;
 use credential::{Known, Presented};
 
 use crate::revocations::Revocations;
@@ -67,6 +75,8 @@ pub struct Input<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// Each listener's name and `client_certificates`, in the order of their indexes.
+    pub listeners: &'d [(&'d str, Option<&'d ClientCertificates>)],
     /// Each route's `auth`.
     pub routes: &'d [(RouteRef, &'d At<Auth>)],
 }
@@ -78,6 +88,8 @@ pub struct Sees<'r> {
     pub facts: Facts<'r>,
     /// The route it takes.
     pub route: RouteId,
+    /// The certificate of its connection, where the client showed one.
+    pub certificate: Option<Shown<'r>>,
 }
 
 /// What outlives every snapshot.
@@ -99,6 +111,8 @@ pub struct Needs {
 pub struct Authentication {
     issuers: Vec<IssuerRule>,
     routes: Vec<Option<RouteRule>>,
+    /// Whom certificates name, by the listener's index.
+    certificates: Vec<Option<agents::Rules>>,
     known: Known,
     needs: Needs,
     settings_generation: u64,
@@ -122,6 +136,8 @@ struct RouteRule {
     /// Whether tokens of an issuer are accepted in its cookie, by the issuer's index.
     cookie: Vec<bool>,
     api_key: bool,
+    /// Whether the certificate of the connection is a credential here.
+    certificate: bool,
     environment: Option<Environment>,
     forward: ForwardCredentials,
 }
@@ -213,22 +229,36 @@ impl Authentication {
 
     async fn decide(&self, sees: Sees<'_>) -> Result<Verdict<Authenticated, Deny>, Fault> {
         let Some(route) = self.route(sees.route) else { return Err(fault("a route without authentication rules")) };
+        let now = self.needs.clock.unix();
+        // Whatever the route accepts: the listener asked for it, so one that no longer counts ends all that rests on it.
+        if let Some(shown) = &sees.certificate
+            && let Err(why) = self.still_counts(shown, now)
+        {
+            return Ok(Verdict::Deny(Deny::Invalid { why, issuer: None }));
+        }
         let presented = match self.known.find(&sees.facts) {
             Ok(presented) => presented,
             Err(ambiguity) => return Ok(Verdict::Deny(Deny::Malformed(ambiguity))),
         };
-        let Some(presented) = presented else {
-            return Ok(match route.absent {
-                Absent::Refused => Verdict::Deny(Deny::Required),
-                Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
-            });
-        };
-        let now = self.needs.clock.unix();
-        let verified = match self.verify(route, presented, now) {
-            Err(Failure::UnknownKid { issuer, kid }) => {
-                self.renew(issuer, &kid).await.and_then(|()| self.verify(route, presented, now))
+        let verified = match (presented, sees.certificate.filter(|_| route.certificate)) {
+            (Some(_), Some(_)) => return Ok(Verdict::Deny(Deny::Malformed(Ambiguity::Several))),
+            (None, Some(shown)) => self.agent(&shown, now),
+            (Some(presented), None) => {
+                let verified = match self.verify(route, presented, now) {
+                    Err(Failure::UnknownKid { issuer, kid }) => {
+                        self.renew(issuer, &kid).await.and_then(|()| self.verify(route, presented, now))
+                    }
+                    verified => verified,
+                };
+                let certificate = sees.certificate.map(|shown| shown.certificate);
+                verified.and_then(|identity| bound(identity, certificate))
             }
-            verified => verified,
+            (None, None) => {
+                return Ok(match route.absent {
+                    Absent::Refused => Verdict::Deny(Deny::Required),
+                    Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
+                });
+            }
         };
         match verified.and_then(|identity| self.unrevoked(identity)) {
             Ok(identity) => {
@@ -255,7 +285,7 @@ impl Authentication {
         let Some(kind) = self.needs.revocations.revoked(identity.revocable()) else { return Ok(identity) };
         let issuer = match identity.kind() {
             Kind::User => Some(identity.issuer().into()),
-            Kind::ApiKey => None,
+            Kind::ApiKey | Kind::Agent => None,
         };
         Err(Failure::Denied(Deny::Invalid { why: Why::revoked(kind), issuer }))
     }

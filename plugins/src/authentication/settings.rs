@@ -131,7 +131,7 @@ pub struct ApiKeys {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// `jwt:ISSUER` (Bearer), `cookie:ISSUER`, `api_key`.
+    /// `jwt:ISSUER` (Bearer), `cookie:ISSUER`, `api_key`, `certificate`.
     pub accept: Option<At<Vec<At<Accept>>>>,
     /// Why this route needs no credential. A credential that is present must still be valid.
     pub public: Option<At<String>>,
@@ -171,6 +171,8 @@ pub enum Accept {
     Cookie(String),
     /// `api_key`: in `Authorization: Bearer` or `X-Api-Key`.
     ApiKey,
+    /// `certificate`: of the connection, on listeners that ask for one.
+    Certificate,
 }
 
 impl<'de> Deserialize<'de> for Accept {
@@ -178,10 +180,11 @@ impl<'de> Deserialize<'de> for Accept {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
             None if text == "api_key" => Ok(Self::ApiKey),
+            None if text == "certificate" => Ok(Self::Certificate),
             Some(("jwt", issuer)) if !issuer.is_empty() => Ok(Self::Jwt(issuer.to_owned())),
             Some(("cookie", issuer)) if !issuer.is_empty() => Ok(Self::Cookie(issuer.to_owned())),
             Some(_) | None => Err(serde::de::Error::custom(format!(
-                "`{text}` is no kind of credential: write `jwt:ISSUER`, `cookie:ISSUER` or `api_key`"
+                "`{text}` is no kind of credential: write `jwt:ISSUER`, `cookie:ISSUER`, `api_key` or `certificate`"
             ))),
         }
     }

@@ -1,8 +1,8 @@
 //! Credentials that are refused though they verify: because an operator revoked them, their session, their subject, their
 //! tenant, the key they were signed with or their whole issuer.
 //!
-//! Two kinds of entry in one set ([`Revocations`]), found by a [`Mark`]. Of a token id, a token, a session, a signing key and
-//! an API key all that carries it is refused. Of a subject, a tenant and an issuer what was issued up to the second of the
+//! Two kinds of entry in one set ([`Revocations`]), found by a [`Mark`]. Of a token id, a token, a session, a signing key,
+//! an API key and a certificate all that carries it is refused. Of a subject, a tenant and an issuer what was issued up to the second of the
 //! revocation is refused: whoever signs in afterwards comes in again.
 //!
 //! Invariant: an entry is kept until nothing that it refuses can be valid any more, and never dropped for want of room: a
@@ -22,7 +22,7 @@ pub use target::{Target, TargetError, signing_digest};
 const DAY_S: u64 = 86_400;
 /// How long what refuses tokens alone is kept: no issuer's tokens live longer than 7 days.
 const TOKENS_KEPT_S: u64 = 8 * DAY_S;
-/// How long what refuses API keys too is kept, which live 365 days; and sessions and signing keys, of which new tokens may
+/// How long what refuses API keys and certificates too is kept, which live 365 days; and sessions and signing keys, of which new tokens may
 /// come at any time.
 const KEYS_KEPT_S: u64 = 366 * DAY_S;
 
@@ -46,6 +46,8 @@ pub enum Kind {
     Kid,
     /// An issuer.
     Issuer,
+    /// A client certificate, by the SHA-256 of its DER.
+    Cert,
 }
 
 /// How a verified credential relates to what was revoked.
@@ -59,8 +61,8 @@ enum Reach {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Jti, Self::Token, Self::Sid, Self::Sub, Self::Tenant, Self::ApiKey, Self::Kid, Self::Issuer];
+    pub const ALL: [Self; 9] =
+        [Self::Jti, Self::Token, Self::Sid, Self::Sub, Self::Tenant, Self::ApiKey, Self::Kid, Self::Issuer, Self::Cert];
 
     /// As written by operators and in the journal.
     #[must_use]
@@ -74,6 +76,7 @@ impl Kind {
             Self::ApiKey => "api_key",
             Self::Kid => "kid",
             Self::Issuer => "issuer",
+            Self::Cert => "cert",
         }
     }
 
@@ -85,8 +88,8 @@ impl Kind {
 
     const fn kept_s(self) -> u64 {
         match self {
-            Self::Jti | Self::Token | Self::Sub | Self::Issuer => TOKENS_KEPT_S,
-            Self::Sid | Self::Tenant | Self::ApiKey | Self::Kid => KEYS_KEPT_S,
+            Self::Jti | Self::Token | Self::Issuer => TOKENS_KEPT_S,
+            Self::Sid | Self::Sub | Self::Tenant | Self::ApiKey | Self::Kid | Self::Cert => KEYS_KEPT_S,
         }
     }
 
@@ -94,7 +97,7 @@ impl Kind {
     /// key and a session have one beginning.
     const fn reach(self, at: UnixSeconds) -> Reach {
         match self {
-            Self::Jti | Self::Token | Self::Sid | Self::ApiKey | Self::Kid => Reach::Everything,
+            Self::Jti | Self::Token | Self::Sid | Self::ApiKey | Self::Kid | Self::Cert => Reach::Everything,
             Self::Sub | Self::Tenant | Self::Issuer => Reach::IssuedUpTo(at),
         }
     }

@@ -64,6 +64,11 @@ pub enum Target {
         /// The `iss`.
         issuer: String,
     },
+    /// A client certificate.
+    Cert {
+        /// The SHA-256 of its DER.
+        fingerprint: [u8; 32],
+    },
 }
 
 /// Why what an operator named cannot be revoked.
@@ -136,6 +141,10 @@ impl Target {
                 no_issuer().and_then(|()| no_tenant())?;
                 Ok(Self::Issuer { issuer: text(authentication::ISS_BYTES_MAX)? })
             }
+            Kind::Cert => {
+                no_issuer().and_then(|()| no_tenant())?;
+                unhex(value).map(|fingerprint| Self::Cert { fingerprint }).ok_or(TargetError::Value(kind))
+            }
         }
     }
 
@@ -151,6 +160,7 @@ impl Target {
             Self::ApiKey { .. } => Kind::ApiKey,
             Self::Kid { .. } => Kind::Kid,
             Self::Issuer { .. } => Kind::Issuer,
+            Self::Cert { .. } => Kind::Cert,
         }
     }
 
@@ -167,6 +177,7 @@ impl Target {
             Self::ApiKey { id } => ("", "", id.as_bytes()),
             Self::Kid { issuer, kid } => (issuer, "", kid.as_bytes()),
             Self::Issuer { issuer } => (issuer, "", b""),
+            Self::Cert { fingerprint } => ("", "", fingerprint),
         };
         let mut context = Context::new(&SHA256);
         for part in [self.kind().as_str().as_bytes(), issuer.as_bytes(), tenant.as_bytes()] {
@@ -189,6 +200,8 @@ impl Target {
             Self::ApiKey { id } => (None, None, Some(id.clone())),
             Self::Kid { issuer, kid } => (Some(issuer.clone()), None, Some(kid.clone())),
             Self::Issuer { issuer } => (Some(issuer.clone()), None, None),
+            // A fingerprint names a certificate to those alone who have it.
+            Self::Cert { fingerprint } => (None, None, Some(portcullis_api::hex(fingerprint))),
         }
     }
 }

@@ -17,13 +17,13 @@ fn parse(kind: Kind, value: &str) -> Target {
     let (issuer, tenant) = match kind {
         Kind::Jti | Kind::Sid | Kind::Sub => (Some(ISS), Some(acme())),
         Kind::Kid => (Some(ISS), None),
-        Kind::Token | Kind::Tenant | Kind::ApiKey | Kind::Issuer => (None, None),
+        Kind::Token | Kind::Tenant | Kind::ApiKey | Kind::Issuer | Kind::Cert => (None, None),
     };
     Target::parse(kind, issuer, tenant.as_ref(), value).unwrap()
 }
 fn value(kind: Kind) -> &'static str {
     match kind {
-        Kind::Token => "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        Kind::Token | Kind::Cert => "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
         Kind::ApiKey => "7Q2m4kP9xWbT",
         Kind::Jti | Kind::Sid | Kind::Sub | Kind::Tenant | Kind::Kid | Kind::Issuer => "some",
     }
@@ -94,7 +94,7 @@ fn an_entry_is_kept_for_longer_than_anything_it_refuses_can_live() {
     for kind in Kind::ALL {
         let record = Record::new(&target(kind), NOW, reason());
         let (tokens, keys) = (7 * DAY_S + 30, crate::authentication::LIFETIME_MAX_S);
-        let lives = if matches!(kind, Kind::ApiKey | Kind::Tenant) { keys } else { tokens };
+        let lives = if matches!(kind, Kind::ApiKey | Kind::Tenant | Kind::Sub | Kind::Cert) { keys } else { tokens };
         assert!(record.expires() > NOW + lives, "{kind:?}");
         let set = Revocations::new(8);
         assert_eq!(set.learn(record.clone(), record.expires() - 1), Ok(Learned::News));

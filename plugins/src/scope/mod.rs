@@ -15,7 +15,7 @@
 //! and hold no parameter that the route does not name: so there is nothing that only the upstream understands. A query
 //! goes upstream only after its printed text was parsed again, is the same tree, and has the matcher in every selector.
 //!
-//! The operator's page is `docs/controls/scope.md`; why it is like this stands in `gateway/adr/0014-scope.md`.
+//! The operator's page is `docs/controls/scope.md`; why it is like this stands in `gateway/adr/0015-scope.md`.
 
 mod compile;
 mod deny;

@@ -12,6 +12,7 @@ mod keysets;
 mod limit_methods;
 mod limits;
 mod lockouts;
+mod mtls;
 mod operation;
 mod refusals;
 mod responses;

@@ -90,7 +90,15 @@ pub(in crate::edge) fn listener(bounds: Bounds, events: Arc<dyn EdgeEvents>) -> 
 
 pub(super) fn settings(bounds: Bounds) -> ListenerSettings {
     let address = "127.0.0.1:0".parse().unwrap();
-    ListenerSettings { index: 0, name: "test".into(), address, topology: Topology::Direct, tls: None, bounds }
+    ListenerSettings {
+        index: 0,
+        name: "test".into(),
+        address,
+        topology: Topology::Direct,
+        tls: None,
+        clients: None,
+        bounds,
+    }
 }
 
 /// A running listener.
@@ -271,7 +279,8 @@ impl Pki {
 
     pub(super) fn table(&self, hosts: &[&str], minimum: TlsVersion) -> TlsTable {
         let host = |host: &&str| {
-            let config = server_config(Arc::clone(&self.key), minimum, Arc::clone(&self.ticketer)).unwrap();
+            let config =
+                server_config(Arc::clone(&self.key), minimum, Clients::Unasked(Arc::clone(&self.ticketer))).unwrap();
             (HostPattern::parse(host).unwrap(), config)
         };
         hosts.iter().map(host).collect()

@@ -65,6 +65,7 @@ async fn the_header_stands_before_tls() {
             address: "127.0.0.1:0".parse().unwrap(),
             topology: balancers("127.0.0.0/8"),
             tls: None,
+            clients: None,
             bounds: Bounds::default(),
         },
         pki.table(&["a.test"], V1_3),

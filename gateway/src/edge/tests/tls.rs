@@ -145,7 +145,7 @@ async fn a_reload_swaps_hosts_keeps_connections_and_honours_older_tickets() {
 async fn a_key_that_does_not_fit_its_certificate_is_an_error() {
     let (one, two) = (Pki::new(), Pki::new());
     let mixed = rustls::sign::CertifiedKey::new(one.key.cert.clone(), Arc::clone(&two.key.key));
-    let result = server_config(Arc::new(mixed), V1_3, Arc::clone(&one.ticketer));
+    let result = server_config(Arc::new(mixed), V1_3, Clients::Unasked(Arc::clone(&one.ticketer)));
     assert!(matches!(result, Err(rustls::Error::InconsistentKeys(_))), "{result:?}");
 }
 

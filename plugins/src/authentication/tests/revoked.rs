@@ -13,7 +13,7 @@ fn revoke(rig: &Rig, kind: Kind, value: &str, at: u64) {
     let (issuer, tenant) = match kind {
         Kind::Jti | Kind::Sid | Kind::Sub => (Some(ISS), Some(&tenant)),
         Kind::Kid => (Some(ISS), None),
-        Kind::Token | Kind::Tenant | Kind::ApiKey | Kind::Issuer => (None, None),
+        Kind::Token | Kind::Tenant | Kind::ApiKey | Kind::Issuer | Kind::Cert => (None, None),
     };
     let target = Target::parse(kind, issuer, tenant, value).unwrap();
     let record = Record::new(&target, at, Reason::try_from("a test".to_owned()).unwrap());

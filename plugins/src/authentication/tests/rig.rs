@@ -127,7 +127,7 @@ pub(in crate::authentication) fn compile(text: &str, needs: &Needs, issues: &mut
             (RouteRef { id: RouteId::new(index), name: format!("a.example/{name}").into() }, auth)
         })
         .collect();
-    let input = Input { issuers: &doc.issuers, api_keys: doc.api_keys.as_ref(), routes: &routes };
+    let input = Input { issuers: &doc.issuers, api_keys: doc.api_keys.as_ref(), listeners: &[], routes: &routes };
     Authentication::compile(input, needs, issues)
 }
 
@@ -285,7 +285,7 @@ pub(in crate::authentication) fn ask(control: &Authentication, route: u32, field
         headers: &headers,
         protocol: Protocol::Http1,
     };
-    let check = pin!(control.check(Sees { facts, route: RouteId::new(route) }));
+    let check = pin!(control.check(Sees { facts, route: RouteId::new(route), certificate: None }));
     let Poll::Ready(verdict) = check.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it never waits") };
     match verdict {
         Err(fault) => Answer::Fault(fault.what.into_owned()),
