@@ -113,9 +113,8 @@ impl Admin {
         gateway.metrics.blocks_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let revoked = gateway.revocations.set.len();
         gateway.metrics.revocations.set(i64::try_from(revoked).unwrap_or(i64::MAX));
-        if let Some(shared) = &gateway.revocations.shared {
-            gateway.metrics.revocation_lag.set(i64::try_from(shared.lag().as_secs()).unwrap_or(i64::MAX));
-        }
+        gateway.metrics.revocation_lag.set(i64::try_from(gateway.revocations.lag_s()).unwrap_or(i64::MAX));
+        revocations::stale(gateway);
         if let Some(redis) = &self.runtime.redis {
             gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
         }

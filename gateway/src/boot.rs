@@ -117,7 +117,8 @@ impl Runtime {
         api_keys.adopt(read_api_keys(&api_keys, &settled)?);
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
-        let revocations = Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
+        let revocations =
+            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -221,7 +222,9 @@ impl Runtime {
     async fn next(&self) -> anyhow::Result<u64> {
         let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
-            return Err(anyhow!("[listeners], [admin], [log], [stores] and [revocations] change with a restart only"));
+            return Err(anyhow!(
+                "[listeners], [admin], [log], [stores] and the journal of [revocations] change with a restart only"
+            ));
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
@@ -259,7 +262,10 @@ impl Runtime {
     }
 
     /// The services of the listeners.
-    pub(crate) fn services(&self, conf: &Arc<ServerConf>) -> Vec<Service<edge::Terminator<HttpProxy<Proxy>>>> {
+    pub(crate) fn services(
+        &self,
+        conf: &Arc<ServerConf>,
+    ) -> Vec<Service<edge::Terminator<HttpProxy<Proxy>>>> {
         let mut proxy = HttpProxy::new(Proxy(self.gateway.clone()), conf.clone());
         proxy.handle_init_modules();
         let proxy = edge::prepare(proxy, &self.listeners);

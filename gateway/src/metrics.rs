@@ -144,6 +144,12 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "how long ago all that other gateways revoked was known; 0 without a shared store",
     ),
     (
+        "portcullis_revocation_stale",
+        "gauge",
+        &["freshness"],
+        "1 while requests of these routes are refused because that is longer ago than they allow, or was never",
+    ),
+    (
         "portcullis_login_attempts_total",
         "counter",
         &["result"],
@@ -211,6 +217,7 @@ pub(crate) struct Metrics {
     pub(crate) lockouts_lost: IntGauge,
     pub(crate) revocations: IntGauge,
     pub(crate) revocation_lag: IntGauge,
+    pub(crate) revocation_stale: IntGaugeVec,
     pub(crate) login_attempts: IntCounterVec,
     pub(crate) login_alone: IntCounter,
     pub(crate) cert_not_after: IntGaugeVec,
@@ -268,6 +275,7 @@ impl Metrics {
             lockouts: to.counters("portcullis_lockouts_total")?,
             lockouts_lost: to.gauge("portcullis_lockouts_lost")?,
             revocations: to.gauge("portcullis_revocations")?,
+            revocation_stale: to.gauges("portcullis_revocation_stale")?,
             revocation_lag: to.gauge("portcullis_revocation_lag_seconds")?,
             login_attempts: to.counters("portcullis_login_attempts_total")?,
             login_alone: to.counter("portcullis_login_alone_total")?,

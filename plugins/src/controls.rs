@@ -23,7 +23,7 @@ use crate::{
     login::{self, Login, RouteLogin},
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
-    revocations::Revocations,
+    revocations::{Freshness, MaxStale, Revocations},
     waf::{self, Waf},
 };
 
@@ -58,6 +58,8 @@ pub struct Inputs<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// `revocations.max_stale`.
+    pub max_stale: Option<&'d MaxStale>,
     /// `[limits]`.
     pub limits: &'d BTreeMap<String, Limit>,
     /// `[in_flight]`.
@@ -74,6 +76,8 @@ pub struct RouteInput<'d> {
     pub route: RouteRef,
     /// How it is authenticated.
     pub auth: &'d At<Auth>,
+    /// How fresh what is known of revocations must be.
+    pub revocation: &'d At<Freshness>,
     /// The methods it admits.
     pub methods: &'d [At<String>],
     /// Its limits by name.
@@ -229,8 +233,22 @@ fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
 }
 
 fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Authentication> {
-    let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.auth)).collect();
-    let input = authentication::Input { issuers: inputs.issuers, api_keys: inputs.api_keys, routes: &routes };
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|input| authentication::Route {
+            route: input.route.clone(),
+            auth: input.auth,
+            revocation: input.revocation,
+        })
+        .collect();
+    let default = MaxStale::default();
+    let input = authentication::Input {
+        issuers: inputs.issuers,
+        api_keys: inputs.api_keys,
+        routes: &routes,
+        max_stale: inputs.max_stale.unwrap_or(&default),
+    };
     let needs = authentication::Needs {
         key_sets: needs.key_sets.clone(),
         api_keys: needs.api_keys.clone(),

@@ -6,13 +6,13 @@ use pingora_core::protocols::http::ServerSession;
 use portcullis_api::TenantId;
 use portcullis_plugins::{
     authentication::Authentication,
-    revocations::{Kind, Mark, Reason, Record, Target},
+    revocations::{Freshness, Kind, Mark, Reason, Record, Target},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::json as page;
-use crate::{boot::Runtime, revocations::NotRevoked};
+use crate::{boot::Runtime, gateway::Gateway, revocations::NotRevoked};
 
 /// More than any revocation takes.
 const BODY_BYTES_MAX: usize = 8 << 10;
@@ -60,6 +60,17 @@ pub(super) fn one(runtime: &Runtime, method: &Method, mark: &str) -> Response<Ve
 fn wrong_method() -> Response<Vec<u8>> {
     let why = "GET lists, POST revokes; what is revoked stays so until it has expired";
     page(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": why }))
+}
+
+/// Tells which routes refuse because what is known is too old.
+pub(super) fn stale(gateway: &Gateway) {
+    let age = gateway.revocations.age();
+    let snapshot = gateway.snapshot.load();
+    let Some(control) = snapshot.controls.authentication.control() else { return };
+    for freshness in Freshness::ALL {
+        let stale = age.exceeds(control.max_stale().of(freshness));
+        gateway.metrics.revocation_stale.with_label_values(&[freshness.as_str()]).set(i64::from(stale));
+    }
 }
 
 fn list(runtime: &Runtime) -> Response<Vec<u8>> {

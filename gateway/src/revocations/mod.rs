@@ -5,35 +5,58 @@
 
 mod journal;
 mod shared;
+mod synced;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use parking_lot::Mutex;
-use portcullis_api::Clock;
+use portcullis_api::{Clock, Micros, UnixSeconds};
 use portcullis_plugins::{
     rate_limit::StoreFault,
-    revocations::{ENTRIES_MAX, Full, Learned, Reason, Record, Revocations, Target},
+    revocations::{Age, ENTRIES_MAX, Full, Learned, Reason, Record, Revocations, Target},
 };
 
 pub(crate) use journal::JournalError;
 use journal::{Journal, Replayed};
 pub(crate) use shared::{Cursor, Shared};
+use synced::Synced;
 
 use crate::{clock::SystemClock, stores::redis::RedisCounters};
 
 /// Between two looks for what is over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Between two words on disk of how much of what others revoked is there.
+const SYNCED_INTERVAL_US: Micros = 1_000_000;
 
 /// Revocations and where they are kept.
 pub(crate) struct Revoking {
     /// What the control looks into.
     pub(crate) set: Arc<Revocations>,
-    journal: Option<Arc<Mutex<Journal>>>,
+    journal: Option<Kept>,
     /// Where all gateways of a deployment are told, if there is one.
     pub(crate) shared: Option<Shared>,
     /// One is written after the other: there is room for the next one when it was asked.
     writing: tokio::sync::Mutex<()>,
     clock: Arc<SystemClock>,
+}
+
+/// What is kept on disk.
+#[derive(Clone)]
+struct Kept {
+    journal: Arc<Mutex<Journal>>,
+    synced: Arc<Synced>,
+    /// When what stands in `synced` was written, in microseconds; a gateway starts later than at 0.
+    told: Arc<AtomicU64>,
+    /// Whether something that was heard is not in the journal: from then on it cannot vouch for more than it has.
+    lacks: Arc<AtomicBool>,
 }
 
 /// Why a revocation was refused: it does not hold, and the caller must know.
@@ -64,7 +87,14 @@ impl Revoking {
         clock: Arc<SystemClock>,
     ) -> anyhow::Result<Self> {
         let set = Arc::new(Revocations::new(ENTRIES_MAX));
-        let journal = path.map(|path| replay(path, &set, &clock)).transpose()?;
+        let kept = path.map(|path| replay(path, &set, &clock)).transpose()?;
+        if store.is_some() {
+            set.follow();
+        }
+        let (journal, synced) = kept.unzip();
+        if let (Some(Some(at)), Some(_)) = (synced, store) {
+            known_before(&set, &clock, at);
+        }
         Ok(Self {
             set,
             journal,
@@ -95,7 +125,7 @@ impl Revoking {
     }
 
     async fn write_down(&self, records: Vec<Record>) -> Result<(), NotRevoked> {
-        let Some(journal) = self.journal.clone() else { return Ok(()) };
+        let Some(Kept { journal, .. }) = self.journal.clone() else { return Ok(()) };
         let write = move || journal.lock().append(&records);
         let written = tokio::task::spawn_blocking(write).await.map_err(|_| NotRevoked::Interrupted)?;
         written.map_err(NotRevoked::Unwritten)
@@ -125,6 +155,9 @@ impl Revoking {
         if !news.is_empty() {
             tracing::info!(event = "revocations.learned", count = news.len(), "what other gateways revoked holds here");
             if let Err(why) = self.write_down(news).await {
+                if let Some(kept) = &self.journal {
+                    kept.lacks.store(true, Ordering::Release);
+                }
                 tracing::error!(
                     event = "revocations.unwritten",
                     why = why.to_string(),
@@ -133,6 +166,43 @@ impl Revoking {
             }
         }
         room
+    }
+
+    /// The clocks now: for whoever begins to read.
+    fn now(&self) -> (Micros, UnixSeconds) {
+        (self.clock.now(), self.clock.unix())
+    }
+
+    /// How old what is known is, in seconds; since the start where all of it was never known.
+    pub(crate) fn lag_s(&self) -> u64 {
+        match self.set.age(|| self.clock.now()) {
+            Age::Known(micros) => micros.div_euclid(1_000_000),
+            Age::Unknown => self.clock.now().div_euclid(1_000_000),
+        }
+    }
+
+    /// How old what is known is.
+    pub(crate) fn age(&self) -> Age {
+        self.set.age(|| self.clock.now())
+    }
+
+    /// All that any gateway had revoked at this time is known here, and is in the journal where there is one.
+    async fn confirm(&self, (now, unix): (Micros, UnixSeconds)) {
+        self.set.confirm(i64::try_from(now).unwrap_or(i64::MAX));
+        let Some(Kept { journal, synced, told, lacks }) = self.journal.clone() else { return };
+        let due = now.saturating_sub(told.load(Ordering::Acquire)) >= SYNCED_INTERVAL_US;
+        if !due || lacks.load(Ordering::Acquire) {
+            return;
+        }
+        told.store(now, Ordering::Release);
+        let write = move || synced.write(unix, journal.lock().bytes());
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(
+                event = "revocations.unwritten",
+                why = why.to_string(),
+                "a start while the store is away will not know how old the journal is"
+            );
+        }
     }
 
     /// Reads what other gateways revoked, at the start.
@@ -167,7 +237,7 @@ impl Revoking {
         if over > 0 {
             tracing::info!(event = "revocations.over", over, "what these refused has expired by itself");
         }
-        let Some(journal) = self.journal.clone() else { return };
+        let Some(Kept { journal, .. }) = self.journal.clone() else { return };
         let set = self.set.clone();
         let compact = move || compact(&mut journal.lock(), &set);
         if let Ok(Err(why)) = tokio::task::spawn_blocking(compact).await {
@@ -200,8 +270,19 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
     Journal::check(path).map_err(Into::into)
 }
 
-fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result<Arc<Mutex<Journal>>> {
+/// What the journal holds was all that was revoked at this time of the wall clock. One that lies in the future says that the
+/// clock was set back: nothing is known then.
+fn known_before(set: &Revocations, clock: &SystemClock, at: UnixSeconds) {
+    let Some(age_s) = clock.unix().checked_sub(at) else { return };
+    // Times are cut to seconds.
+    let age = i64::try_from(age_s.saturating_add(1).saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    set.confirm(i64::try_from(clock.now()).unwrap_or(i64::MAX).saturating_sub(age));
+}
+
+fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result<(Kept, Option<UnixSeconds>)> {
     let (mut journal, Replayed { records, torn }) = Journal::open(path)?;
+    let opened = Synced::open(path, journal.bytes());
+    let (synced, at) = opened.with_context(|| format!("beside {}", path.display()))?;
     let read = records.len();
     if torn > 0 {
         tracing::warn!(
@@ -217,7 +298,8 @@ fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result
     }
     compact(&mut journal, set)?;
     tracing::info!(event = "revocations.read", read, hold = set.len(), "what was revoked before the start holds");
-    Ok(Arc::new(Mutex::new(journal)))
+    let (journal, synced) = (Arc::new(Mutex::new(journal)), Arc::new(synced));
+    Ok((Kept { journal, synced, told: Arc::default(), lacks: Arc::default() }, at))
 }
 
 fn compact(journal: &mut Journal, set: &Revocations) -> Result<(), JournalError> {

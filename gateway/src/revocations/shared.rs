@@ -7,10 +7,9 @@
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use parking_lot::Mutex;
 use portcullis_api::UnixSeconds;
 use portcullis_plugins::{
     rate_limit::StoreFault,
@@ -29,8 +28,6 @@ pub(crate) struct Shared {
     store: RedisRevocations,
     /// Whether the store was not told of a revocation: then all is compared.
     untold: AtomicBool,
-    /// When all that stands in the stream was known last; at first, when this began.
-    heard: Mutex<Instant>,
 }
 
 /// The last entry that was read; none before the first reading, and when the store may be another one.
@@ -39,12 +36,7 @@ pub(crate) struct Cursor(Option<String>);
 
 impl Shared {
     pub(crate) fn new(store: RedisRevocations) -> Self {
-        Self { store, untold: AtomicBool::new(false), heard: Mutex::new(Instant::now()) }
-    }
-
-    /// How long ago all that stands in the stream was known.
-    pub(crate) fn lag(&self) -> Duration {
-        self.heard.lock().elapsed()
+        Self { store, untold: AtomicBool::new(false) }
     }
 
     /// Tells the others. What cannot be told now is told when the store answers.
@@ -64,7 +56,7 @@ impl Shared {
         let mut from = cursor.0.take();
         let whole = from.is_none();
         let mut stands: HashMap<Mark, UnixSeconds> = HashMap::new();
-        let began = Instant::now();
+        let began = revoking.now();
         loop {
             let page = self.store.read(from.as_deref()).await?;
             if from.is_some() && page.first != from {
@@ -91,7 +83,7 @@ impl Shared {
             }
         }
         cursor.0 = from;
-        *self.heard.lock() = began;
+        revoking.confirm(began).await;
         Ok(())
     }
 

@@ -5,10 +5,11 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, check_issuers,
+    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, Route, RouteRule, check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
+use crate::revocations::{Freshness, UNTIL_EXP_MAX};
 
 const REASON_CHARS_MIN: usize = 10;
 
@@ -19,9 +20,11 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         .and_then(|keys| keys.brand.as_ref())
         .map_or_else(|| Environment::parse("pck").ok(), |brand| Some(brand.value.clone()))?;
     check_issuers::check(input.issuers, issues);
-    for (route, auth) in input.routes {
-        check_route(&route.name, auth, &input, issues);
+    for route in input.routes {
+        check_route(&route.route.name, route.auth, &input, issues);
+        check_until_exp(route, &input, issues);
     }
+    input.max_stale.check(issues);
     if issues.as_slice().len() != before {
         return None;
     }
@@ -35,16 +38,17 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         issuer.cookie.as_ref().map(|cookie| CookieName { name: cookie.value.clone(), issuer: index })
     });
     let known = Known { api_key_prefix: input.api_keys.map(|_| format!("{brand}_")), cookies: cookies.collect() };
-    let slots = input.routes.iter().map(|(route, _)| route.id.index().saturating_add(1)).max().unwrap_or(0);
+    let slots = input.routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
     let mut routes: Vec<Option<RouteRule>> = Vec::new();
     routes.resize_with(slots, || None);
-    for (route, auth) in input.routes {
-        if let Some(slot) = routes.get_mut(route.id.index()) {
-            *slot = Some(route_rule(&auth.value, &input));
+    for route in input.routes {
+        if let Some(slot) = routes.get_mut(route.route.id.index()) {
+            *slot = Some(route_rule(route, &input));
         }
     }
     let settings_generation = needs.cache.settings_generation();
-    Some(Authentication { issuers, routes, known, needs: needs.clone(), settings_generation })
+    let max_stale = input.max_stale.clone();
+    Some(Authentication { issuers, routes, known, needs: needs.clone(), settings_generation, max_stale })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -83,7 +87,8 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
     })
 }
 
-fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
+fn route_rule(route: &Route<'_>, input: &Input<'_>) -> RouteRule {
+    let Route { route: _, auth: At { value: auth, span: _ }, revocation } = route;
     let accepts = |kind: Accept| auth.accept.iter().flat_map(|list| &list.value).any(|entry| entry.value == kind);
     let names = || input.issuers.keys();
     // A public route knows every credential: one that is present is verified, whoever issued it.
@@ -95,6 +100,36 @@ fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
         api_key: public || accepts(Accept::ApiKey),
         environment: auth.environment.as_ref().map(|environment| environment.value.clone()),
         forward: auth.credentials,
+        freshness: revocation.value,
+    }
+}
+
+/// Without a bound on how old what is known may be, the credential's own life is the bound: it must be a short one.
+fn check_until_exp(route: &Route<'_>, input: &Input<'_>, issues: &mut Issues) {
+    let Route { route, auth, revocation } = route;
+    match revocation.value {
+        Freshness::Strict | Freshness::Standard => return,
+        Freshness::UntilExp => {}
+    }
+    let accepts = |wanted: &Accept| match &auth.value.accept {
+        Some(list) => list.value.iter().any(|entry| entry.value == *wanted),
+        // A public route takes every credential.
+        None => true,
+    };
+    let mut refuse = |what: String, help: &str| {
+        let message = format!("route `{}` has revocation = \"until_exp\" and accepts {what}", route.name);
+        issues.push_help("auth.until_exp", &revocation.span, message, help.to_owned());
+    };
+    for (name, issuer) in input.issuers {
+        let accepted = accepts(&Accept::Jwt(name.clone())) || accepts(&Accept::Cookie(name.clone()));
+        let (lifetime, most) = (issuer.max_lifetime.value, UNTIL_EXP_MAX);
+        if accepted && lifetime > most {
+            let what = format!("tokens of issuer `{name}`, which may live {lifetime}: it is for {most} at most");
+            refuse(what, "write max_lifetime = \"5m\" for the issuer, or revocation = \"standard\"");
+        }
+    }
+    if accepts(&Accept::ApiKey) && input.api_keys.is_some() {
+        refuse("API keys, which live for months".to_owned(), "write revocation = \"standard\"");
     }
 }
 

@@ -23,13 +23,15 @@ mod jwk;
 mod jws;
 mod keys;
 mod settings;
+mod standing;
 pub(crate) mod strict_json;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portcullis_api::{
-    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UnixSeconds, Verdict,
+    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UNAVAILABLE,
+    UnixSeconds, Verdict,
 };
 
 pub use api_key_file::list_records;
@@ -42,7 +44,7 @@ pub(crate) use check_issuers::ISS_BYTES_MAX;
 pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_printable};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
 pub(crate) use deny::MALFORMED_CHALLENGE;
-pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
+pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, STALE, Why};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
 pub(crate) use jws::is_kid;
@@ -52,7 +54,7 @@ pub use settings::*;
 use caller::{identity_of, revocable};
 use credential::{Known, Presented};
 
-use crate::revocations::Revocations;
+use crate::revocations::{Freshness, MaxStale, Revocations};
 
 /// What the document says of credentials.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +63,21 @@ pub struct Input<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
-    /// Each route's `auth`.
-    pub routes: &'d [(RouteRef, &'d At<Auth>)],
+    /// Each route.
+    pub routes: &'d [Route<'d>],
+    /// How old what is known of revocations may be.
+    pub max_stale: &'d MaxStale,
+}
+
+/// What the document says of one route.
+#[derive(Debug, Clone)]
+pub struct Route<'d> {
+    /// Its id and name.
+    pub route: RouteRef,
+    /// How requests are authenticated.
+    pub auth: &'d At<Auth>,
+    /// How fresh what is known of revocations must be.
+    pub revocation: &'d At<Freshness>,
 }
 
 /// What must be known: the canonical request and its route.
@@ -96,6 +111,7 @@ pub struct Authentication {
     known: Known,
     needs: Needs,
     settings_generation: u64,
+    max_stale: MaxStale,
 }
 
 /// One issuer, compiled.
@@ -118,6 +134,7 @@ struct RouteRule {
     api_key: bool,
     environment: Option<Environment>,
     forward: ForwardCredentials,
+    freshness: Freshness,
 }
 
 /// What a request without a credential is.
@@ -215,21 +232,12 @@ impl Authentication {
             });
         };
         let verified = self.verify(route, presented, self.needs.clock.unix());
-        match verified.and_then(|identity| self.unrevoked(identity)) {
+        let verified = verified.and_then(|identity| self.unrevoked(identity));
+        match verified.and_then(|identity| self.known(route.freshness).map(|()| identity)) {
             Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
         }
-    }
-
-    /// Asked of whatever verified: now, in an earlier request, or as an API key.
-    fn unrevoked(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Failure> {
-        let Some(kind) = self.needs.revocations.revoked(identity.revocable()) else { return Ok(identity) };
-        let issuer = match identity.kind() {
-            Kind::User => Some(identity.issuer().into()),
-            Kind::ApiKey => None,
-        };
-        Err(Failure::Denied(Deny::Invalid { why: Why::revoked(kind), issuer }))
     }
 
     fn verify(&self, route: &RouteRule, presented: Presented<'_>, now: UnixSeconds) -> Result<Arc<Identity>, Failure> {
@@ -378,7 +386,7 @@ fn no(why: Why) -> Failure {
 }
 
 fn fault(what: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
-    Fault { control: NAME, what: what.into(), retry_after_s: RETRY_AFTER_S }
+    Fault { control: NAME, what: what.into(), retry_after_s: RETRY_AFTER_S, code: UNAVAILABLE }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod refusals;
 mod responses;
 mod revocations;
 mod revocations_shared;
+mod revocations_stale;
 mod store;
 mod store_modes;
 mod streams;
