@@ -118,7 +118,7 @@ impl Runtime {
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let revocations =
-            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
+            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone(), api_keys.news.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -157,6 +157,7 @@ impl Runtime {
             bans: Arc::new(bans),
             lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
             revocations: Arc::new(revocations),
+            news: api_keys.news.clone(),
             clock,
             held: Budget::default(),
             metrics,
@@ -247,6 +248,7 @@ impl Runtime {
         report(&expiries, &self.gateway.metrics);
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
+        self.gateway.news.tell();
         self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
     }
@@ -265,7 +267,7 @@ impl Runtime {
     pub(crate) fn services(
         &self,
         conf: &Arc<ServerConf>,
-    ) -> Vec<Service<edge::Terminator<HttpProxy<Proxy>>>> {
+    ) -> Vec<Service<edge::Terminator<edge::Lasting<HttpProxy<Proxy>>>>> {
         let mut proxy = HttpProxy::new(Proxy(self.gateway.clone()), conf.clone());
         proxy.handle_init_modules();
         let proxy = edge::prepare(proxy, &self.listeners);

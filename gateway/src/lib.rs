@@ -33,5 +33,6 @@ mod revocations;
 mod run;
 mod snapshot;
 mod stores;
+mod streams;
 mod trip;
 mod upstreams;

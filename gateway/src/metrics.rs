@@ -150,6 +150,12 @@ pub(crate) const FAMILIES: &[(&str, &str, &[&str], &str)] = &[
         "1 while requests of these routes are refused because that is longer ago than they allow, or was never",
     ),
     (
+        "portcullis_streams_ended_total",
+        "counter",
+        &["code"],
+        "exchanges under way that were ended because whoever made them would not be let in any more",
+    ),
+    (
         "portcullis_login_attempts_total",
         "counter",
         &["result"],
@@ -217,6 +223,7 @@ pub(crate) struct Metrics {
     pub(crate) lockouts_lost: IntGauge,
     pub(crate) revocations: IntGauge,
     pub(crate) revocation_lag: IntGauge,
+    pub(crate) streams_ended: IntCounterVec,
     pub(crate) revocation_stale: IntGaugeVec,
     pub(crate) login_attempts: IntCounterVec,
     pub(crate) login_alone: IntCounter,
@@ -276,6 +283,7 @@ impl Metrics {
             lockouts_lost: to.gauge("portcullis_lockouts_lost")?,
             revocations: to.gauge("portcullis_revocations")?,
             revocation_stale: to.gauges("portcullis_revocation_stale")?,
+            streams_ended: to.counters("portcullis_streams_ended_total")?,
             revocation_lag: to.gauge("portcullis_revocation_lag_seconds")?,
             login_attempts: to.counters("portcullis_login_attempts_total")?,
             login_alone: to.counter("portcullis_login_alone_total")?,

@@ -29,7 +29,7 @@ use journal::{Journal, Replayed};
 pub(crate) use shared::{Cursor, Shared};
 use synced::Synced;
 
-use crate::{clock::SystemClock, stores::redis::RedisCounters};
+use crate::{clock::SystemClock, stores::redis::RedisCounters, streams::News};
 
 /// Between two looks for what is over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
@@ -46,6 +46,8 @@ pub(crate) struct Revoking {
     /// One is written after the other: there is room for the next one when it was asked.
     writing: tokio::sync::Mutex<()>,
     clock: Arc<SystemClock>,
+    /// Told of what is revoked, for whoever is under way.
+    news: Arc<News>,
 }
 
 /// What is kept on disk.
@@ -85,6 +87,7 @@ impl Revoking {
         path: Option<&Path>,
         store: Option<&Arc<RedisCounters>>,
         clock: Arc<SystemClock>,
+        news: Arc<News>,
     ) -> anyhow::Result<Self> {
         let set = Arc::new(Revocations::new(ENTRIES_MAX));
         let kept = path.map(|path| replay(path, &set, &clock)).transpose()?;
@@ -101,6 +104,7 @@ impl Revoking {
             shared: store.map(|store| Shared::new(store.revocations())),
             writing: tokio::sync::Mutex::default(),
             clock,
+            news,
         })
     }
 
@@ -116,6 +120,7 @@ impl Revoking {
         self.set.room_for(&record.mark).map_err(NotRevoked::Full)?;
         self.write_down(vec![record.clone()]).await?;
         let _learned = self.set.learn(record.clone(), now).map_err(NotRevoked::Full)?;
+        self.news.tell();
         told(&record);
         match &self.shared {
             None => {}
@@ -153,6 +158,7 @@ impl Revoking {
             }
         }
         if !news.is_empty() {
+            self.news.tell();
             tracing::info!(event = "revocations.learned", count = news.len(), "what other gateways revoked holds here");
             if let Err(why) = self.write_down(news).await {
                 if let Some(kept) = &self.journal {

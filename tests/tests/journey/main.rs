@@ -17,6 +17,7 @@ mod responses;
 mod revocations;
 mod revocations_shared;
 mod revocations_stale;
+mod revoked_streams;
 mod store;
 mod store_modes;
 mod streams;
