@@ -46,7 +46,7 @@ impl ServeHttp for Admin {
                 Some(rest) if self.authorized(session) => match rest.split_once('/') {
                     Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
                     Some(("revocations", mark)) => revocations::one(&self.runtime, method, mark),
-                    None if rest == "revocations" => revocations::answer(&self.runtime, session, method).await,
+                    None if rest == "revocations" => revocations::answer(&self.runtime, session, method, query).await,
                     Some(("lockouts", lock)) => lockouts::lift(&self.runtime, method, lock, query).await,
                     None if rest == "lockouts" => lockouts::answer(&self.runtime, method, query).await,
                     Some(_) | None => self.admin(method, rest).await,

@@ -178,7 +178,16 @@ impl Runtime {
             needs,
             path: path.to_owned(),
         };
+        runtime.tell_bound();
         Ok((runtime, admin))
+    }
+
+    /// For how long requests pass while the store is away.
+    fn tell_bound(&self) {
+        let snapshot = self.gateway.snapshot.load();
+        if let Some(control) = snapshot.controls.authentication.control() {
+            self.gateway.revocations.lets_pass_for(control.max_stale().standard.value);
+        }
     }
 
     /// How often a bucket counted as having used what others have, and how many blocks and locks ended early, for want of
@@ -191,6 +200,7 @@ impl Runtime {
     /// Gives back what this gateway holds of the shared store, when it stops.
     pub(crate) fn leave_store(&self) {
         if let (Some(runtime), Some(redis)) = (&self.store_runtime, &self.redis) {
+            runtime.block_on(self.gateway.revocations.leave());
             runtime.block_on(redis.leave());
         }
     }
@@ -249,6 +259,7 @@ impl Runtime {
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
         self.gateway.news.tell();
+        self.tell_bound();
         self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
     }

@@ -4,6 +4,7 @@
 //! The control looks into the set only ([`Revocations`]): no request waits for the disk.
 
 mod journal;
+mod receipt;
 mod shared;
 mod synced;
 
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use portcullis_api::{Clock, Micros, UnixSeconds};
+use portcullis_api::{Clock, Micros, Millis, UnixSeconds};
 use portcullis_plugins::{
     rate_limit::StoreFault,
     revocations::{Age, ENTRIES_MAX, Full, Learned, Reason, Record, Revocations, Target},
@@ -26,6 +27,7 @@ use portcullis_plugins::{
 
 pub(crate) use journal::JournalError;
 use journal::{Journal, Replayed};
+pub(crate) use receipt::Receipt;
 pub(crate) use shared::{Cursor, Shared};
 use synced::Synced;
 
@@ -48,6 +50,13 @@ pub(crate) struct Revoking {
     clock: Arc<SystemClock>,
     /// Told of what is revoked, for whoever is under way.
     news: Arc<News>,
+}
+
+/// A revocation that holds.
+pub(crate) struct Revoked {
+    pub(crate) record: Record,
+    /// Its entry of the stream, where there is one.
+    entry: Option<String>,
 }
 
 /// What is kept on disk.
@@ -110,7 +119,7 @@ impl Revoking {
 
     /// Revokes: when this answers it holds here, it is on the disk where there is a journal, and in the store where that is
     /// shared.
-    pub(crate) async fn revoke(&self, target: &Target, reason: Reason) -> Result<Record, NotRevoked> {
+    pub(crate) async fn revoke(&self, target: &Target, reason: Reason) -> Result<Revoked, NotRevoked> {
         if self.journal.is_none() && self.shared.is_none() {
             return Err(NotRevoked::Nowhere);
         }
@@ -122,11 +131,33 @@ impl Revoking {
         let _learned = self.set.learn(record.clone(), now).map_err(NotRevoked::Full)?;
         self.news.tell();
         told(&record);
-        match &self.shared {
-            None => {}
-            Some(shared) => shared.tell(&record).await.map_err(NotRevoked::HereOnly)?,
+        let entry = match &self.shared {
+            None => None,
+            Some(shared) => Some(shared.tell(&record).await.map_err(NotRevoked::HereOnly)?),
+        };
+        Ok(Revoked { record, entry })
+    }
+
+    /// Waits a little for the other gateways to have heard of it, and says which have.
+    pub(crate) async fn receipt(&self, revoked: &Revoked) -> Receipt {
+        match (&self.shared, &revoked.entry) {
+            (Some(shared), Some(entry)) => shared.receipt(entry).await,
+            (None, _) | (_, None) => Receipt::alone(&receipt::name()),
         }
-        Ok(record)
+    }
+
+    /// How long requests pass without a word from the store, where it has to be heard.
+    pub(crate) fn lets_pass_for(&self, max: Millis) {
+        if let Some(shared) = &self.shared {
+            shared.lets_pass_for(max);
+        }
+    }
+
+    /// Says to the others that this gateway goes.
+    pub(crate) async fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.store.leave(&shared.name).await;
+        }
     }
 
     async fn write_down(&self, records: Vec<Record>) -> Result<(), NotRevoked> {
