@@ -113,8 +113,7 @@ impl Runtime {
         let key_sets = Arc::new(Registry::new(metrics.clone())?);
         let prepared = Arc::new(key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         key_sets.adopt(&prepared);
-        let api_keys = Arc::new(ApiKeyFile::default());
-        api_keys.adopt(read_api_keys(&api_keys, &settled)?);
+        let api_keys = api_keys(&settled)?;
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let revocations =
@@ -143,8 +142,7 @@ impl Runtime {
             .enumerate()
             .map(|(index, listener)| certificates.listener(index, listener, events.clone()))
             .collect();
-        let fixed = Fixed::of(&settled);
-        let admin = settled.admin.clone();
+        let (fixed, admin) = (Fixed::of(&settled), settled.admin.clone());
         let cookies = snapshot::cookies(&document);
         report(&expiries(&settled), &metrics);
         let (assertions, rings) = Assertions::start(settled.assertion.as_ref(), clock.now())?;
@@ -178,12 +176,11 @@ impl Runtime {
             needs,
             path: path.to_owned(),
         };
-        runtime.tell_bound();
         Ok((runtime, admin))
     }
 
     /// For how long requests pass while the store is away.
-    fn tell_bound(&self) {
+    pub(crate) fn tell_bound(&self) {
         let snapshot = self.gateway.snapshot.load();
         if let Some(control) = snapshot.controls.authentication.control() {
             self.gateway.revocations.lets_pass_for(control.max_stale().standard.value);
@@ -352,6 +349,12 @@ fn table(settled: &Settled, minimum: TlsVersion, ticketer: &Arc<dyn ProducesTick
 
 fn burst_counters(clock: Arc<SystemClock>, keys_max: u32) -> burst::Needs {
     burst::Needs { clock, table: Arc::new(Table::new(keys_max)), hasher: Arc::new(KeyHasher::process()) }
+}
+
+fn api_keys(settled: &Settled) -> anyhow::Result<Arc<ApiKeyFile>> {
+    let file = Arc::new(ApiKeyFile::default());
+    file.adopt(read_api_keys(&file, settled)?);
+    Ok(file)
 }
 
 fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {

@@ -234,7 +234,7 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if let Err(rejection) = streams::begin(&self.0, session, head, trip) {
-            trip.refused_late = Some(rejection);
+            trip.refused_late = Some(*rejection);
             return Err(Error::explain(ErrorType::HTTPStatus(401), "no longer let in").into_down());
         }
         trip.answer.status = head.status.as_u16();

@@ -60,7 +60,7 @@ impl News {
 /// An exchange that is followed.
 pub(crate) struct Followed {
     gateway: Arc<Gateway>,
-    ended: Arc<OnceLock<(Rejection, Outcome)>>,
+    ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
     method: Box<str>,
     http2: bool,
 }
@@ -74,12 +74,13 @@ pub(crate) fn begin(
     session: &Session,
     head: &ResponseHeader,
     trip: &mut Trip,
-) -> Result<(), Rejection> {
+) -> Result<(), Box<Rejection>> {
     let Some((identity, freshness)) = whose(trip) else { return Ok(()) };
     if trip.started.elapsed() >= LONG {
-        again(gateway, &identity, freshness).map_err(|(rejection, outcome)| {
+        again(gateway, &identity, freshness).map_err(|refused| {
+            let (rejection, outcome) = *refused;
             trip.trail.refused(&rejection, outcome, Mode::Enforce);
-            rejection
+            Box::new(rejection)
         })?;
     } else if !goes_on(head, trip) {
         return Ok(());
@@ -136,7 +137,7 @@ fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Ar
     });
 }
 
-fn again(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Result<(), (Rejection, Outcome)> {
+fn again(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Result<(), Box<(Rejection, Outcome)>> {
     // By what is in force now, not by what the request came in under.
     gateway.snapshot.load().controls.authentication.again(|control| control.still(identity, freshness))
 }
@@ -146,21 +147,21 @@ async fn until_ended(
     gateway: Arc<Gateway>,
     (identity, freshness): (Arc<Identity>, Freshness),
     websocket: Option<Arc<ConnInfo>>,
-    ended: Arc<OnceLock<(Rejection, Outcome)>>,
+    ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
 ) {
     let mut news = gateway.news.0.subscribe();
     loop {
         // What is told from here on is looked at next.
         news.mark_unchanged();
-        if let Err((rejection, outcome)) = again(&gateway, &identity, freshness) {
+        if let Err(refused) = again(&gateway, &identity, freshness) {
             if let Some(conn) = &websocket {
-                conn.say_goodbye(match outcome {
+                conn.say_goodbye(match refused.1 {
                     Outcome::Fault => TRY_AGAIN_LATER,
                     Outcome::Deny | Outcome::Pass | Outcome::Off | Outcome::Degraded => NO_LONGER_LET_IN,
                 });
             }
             // Nobody else sets it.
-            let _ = ended.set((rejection, outcome));
+            let _ = ended.set(refused);
             return;
         }
         tokio::select! {
@@ -191,7 +192,8 @@ impl Followed {
         gateway.metrics.in_flight.dec();
         trip.over();
         drop(trip.phase.take());
-        if let Some((rejection, outcome)) = ended.get() {
+        if let Some(refused) = ended.get() {
+            let (rejection, outcome) = &**refused;
             trip.trail.refused(rejection, *outcome, Mode::Enforce);
             trip.answer.code = Some(rejection.code.name);
             gateway.metrics.streams_ended.with_label_values(&[rejection.code.name]).inc();

@@ -118,7 +118,10 @@ async fn told(runtime: &Runtime, session: &mut ServerSession, query: &str) -> Re
     let receipt = runtime.gateway.revocations.receipt(&revoked).await;
     let status = if receipt.is_whole() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let Receipt { holds, lagging, told } = receipt;
-    answer["receipt"] = json!({ "holds": holds, "lagging": lagging, "all_known": told });
+    if let Some(members) = answer.as_object_mut() {
+        let receipt = json!({ "holds": holds, "lagging": lagging, "all_known": told });
+        members.insert("receipt".to_owned(), receipt);
+    }
     Ok(page(status, &answer))
 }
 

@@ -170,17 +170,19 @@ impl<C: Control<Posture = Strict>> Gate<C> {
     pub fn again(
         &self,
         ask: impl FnOnce(&C) -> Result<Verdict<(), C::Deny>, Fault>,
-    ) -> Result<(), (Rejection, Outcome)> {
+    ) -> Result<(), Box<(Rejection, Outcome)>> {
         let fault = match self.control.as_ref().map(ask) {
             Some(Ok(Verdict::Pass(()))) => return Ok(()),
-            Some(Ok(Verdict::Deny(refusal))) => return Err((Rejection::of(C::NAME, &refusal), Outcome::Deny)),
+            Some(Ok(Verdict::Deny(refusal))) => {
+                return Err(Box::new((Rejection::of(C::NAME, &refusal), Outcome::Deny)));
+            }
             Some(Err(fault)) => fault,
             None => {
                 let what = "a strict gate without its control".into();
                 Fault { control: C::NAME, what, retry_after_s: 1, code: UNAVAILABLE }
             }
         };
-        Err((Rejection::unavailable(fault), Outcome::Fault))
+        Err(Box::new((Rejection::unavailable(fault), Outcome::Fault)))
     }
 }
 

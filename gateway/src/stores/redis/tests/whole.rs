@@ -153,7 +153,7 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     let entry = revocations.add(&record).await.unwrap();
     let page = revocations.read(None).await.unwrap();
     assert_eq!((page.records, page.length, page.last.as_deref()), (vec![record], 1, Some(entry.as_str())));
-    revocations.say("here", Some(&entry), Duration::from_secs(9)).await.unwrap();
+    revocations.say("here", Some(&entry), std::time::Duration::from_secs(9)).await.unwrap();
     assert_eq!(revocations.gateways().await.unwrap().len(), 1);
     revocations.leave("here").await;
     assert_eq!(revocations.gateways().await.unwrap(), []);
