@@ -140,7 +140,7 @@ mod tests {
                 ends.push(all.len());
             }
             let mut followed = Frames::default();
-            let mut written = 0;
+            let mut written = 0_usize;
             for part in all.chunks(piece) {
                 followed.on_write(part);
                 written = written.saturating_add(part.len());
