@@ -5,10 +5,10 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test reference fuzz bench bench-load bench-limits deny
+.PHONY: help setup demo demo-check test reference fuzz bench bench-load bench-limits bench-revocations deny
 
 help: ## Show this.
-	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing to build and test (cmake, redis-server, node, go; Debian and Ubuntu).
 	@scripts/setup.sh test
@@ -53,6 +53,11 @@ bench-load: ## The price of safety: bare Pingora, controls off, all controls on 
 bench-limits: ## What distributed limits promise: bounds, faults, fairness (LIMITS='--smoke' takes seconds).
 	@scripts/setup.sh test
 	PATH="$(PATH):/usr/local/sbin:/usr/sbin" cargo run --release --locked -p portcullis-benches --bin limits -- $(LIMITS)
+
+# For example: make bench-revocations REVOCATIONS='--revocations 1000'
+bench-revocations: ## How soon a revocation holds on three gateways that share a Redis.
+	@scripts/setup.sh test
+	PATH="$(PATH):/usr/local/sbin:/usr/sbin" cargo run --release --locked -p portcullis-benches --bin revocations -- $(REVOCATIONS)
 
 deny: ## Licences, bans, sources and advisories (needs cargo-deny and, for advisories, the network).
 	cargo deny check

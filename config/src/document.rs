@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf
 
 use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
 use portcullis_plugins::{
-    assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit, scope, waf,
+    assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit,
+    revocations::{Freshness, MaxStale},
+    scope, waf,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -30,7 +32,7 @@ pub struct Document {
     #[serde(default)]
     pub stores: Stores,
     /// Where revocations are kept.
-    pub revocations: Option<Revocations>,
+    pub revocations: Option<At<Revocations>>,
     /// Who issues tokens, by name.
     #[serde(default)]
     pub issuers: BTreeMap<String, authentication::Issuer>,
@@ -238,8 +240,11 @@ impl Default for Stores {
 #[serde(deny_unknown_fields)]
 pub struct Revocations {
     /// The file they are written to before they are answered for, and read from at the start. It is this gateway's alone, and
-    /// is made where there is none; its folder must be there.
-    pub journal: At<PathBuf>,
+    /// is made where there is none; its folder must be there. Beside it stands a second one, `.synced`, which says how much
+    /// of what other gateways revoked is in it.
+    pub journal: Option<At<PathBuf>>,
+    /// Where several gateways share revocations: how old what is known of them may be before routes answer 503.
+    pub max_stale: Option<At<MaxStale>>,
 }
 
 /// Where limits count.
@@ -496,6 +501,11 @@ pub struct Route {
     pub methods: At<Vec<At<String>>>,
     /// How requests are authenticated: `{ accept = […] }` or `{ public = "a written reason" }`.
     pub auth: At<authentication::Auth>,
+    /// Where several gateways share revocations: how fresh what is known of them must be, `"strict"`, `"standard"` or
+    /// `"until_exp"`. A request with a credential gets 503 while it is not; what is known as revoked stays 401. `"until_exp"` is
+    /// for routes that accept nothing but tokens of issuers with a `max_lifetime` of at most 300 s.
+    #[serde(default = "standard")]
+    pub revocation: At<Freshness>,
     /// Limits of `[limits]` by name.
     #[serde(default)]
     pub limits: Vec<At<String>>,
@@ -518,6 +528,10 @@ pub struct Route {
     pub kind: RouteKind,
     /// Where requests go.
     pub upstream: At<String>,
+}
+
+const fn standard() -> At<Freshness> {
+    At::nowhere(Freshness::Standard)
 }
 
 /// What kind of exchange a route carries.

@@ -30,6 +30,7 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
             .iter()
             .map(|(name, listener)| (name.as_str(), listener.client_certificates.as_ref()))
             .collect(),
+        max_stale: document.revocations.as_ref().and_then(|part| part.value.max_stale.as_ref()).map(|at| &at.value),
         limits: &document.limits,
         in_flight: &document.in_flight,
         routes: routes.zip(0u32..).map(|((name, host, route), id)| input(name, id, host, route)).collect(),
@@ -39,11 +40,25 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
 
 fn input<'d>(name: String, id: u32, host: &'d Host, route: &'d Route) -> RouteInput<'d> {
     // Exhaustive on purpose: what a route says and no control hears would be read and ignored.
-    let Route { path, methods, auth, limits, in_flight, class, ip_allowlist, waf, scope, login, kind: _, upstream: _ } =
-        route;
+    let Route {
+        path,
+        methods,
+        auth,
+        revocation,
+        limits,
+        in_flight,
+        class,
+        ip_allowlist,
+        waf,
+        scope,
+        login,
+        kind: _,
+        upstream: _,
+    } = route;
     RouteInput {
         route: RouteRef { id: RouteId::new(id), name: Arc::from(name) },
         auth,
+        revocation,
         methods: &methods.value,
         limits,
         in_flight,

@@ -9,9 +9,9 @@ use portcullis_api::{
 };
 use portcullis_plugins::authentication::{
     Algorithm, ApiKeyTable, ApiKeys, Auth, Authenticated, Authentication, Deny, Input, Issuer, KeySet, KeySetState,
-    KeySets, Needs, Renewing, Sees, VerifiedCache,
+    KeySets, Needs, Renewing, Route, Sees, VerifiedCache,
 };
-use portcullis_plugins::revocations::Revocations;
+use portcullis_plugins::revocations::{Freshness, MaxStale, Revocations};
 
 /// When it is.
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -86,7 +86,9 @@ impl Rig {
             cache: Arc::new(VerifiedCache::new(1 << 20)),
             revocations: Arc::new(Revocations::new(0)),
         };
-        let input = Input { issuers: &issuers, api_keys: Some(&api_keys), listeners: &[], routes: &[(route, &auth)] };
+        let route = Route { route, auth: &auth, revocation: &At::nowhere(Freshness::Standard) };
+        let (api_keys, max_stale) = (Some(&api_keys), &MaxStale::default());
+        let input = Input { issuers: &issuers, api_keys, listeners: &[], routes: &[route], max_stale };
         let mut issues = Issues::default();
         let control = Authentication::compile(input, &needs, &mut issues);
         Self(control.unwrap_or_else(|| panic!("{issues:?}")))

@@ -49,7 +49,7 @@ impl ServeHttp for Admin {
                     Some(("issuers", rest)) => issuers::one(&self.runtime, method, rest).await,
                     None if rest == "issuers" => issuers::answer(&self.runtime, method),
                     Some(("revocations", mark)) => revocations::one(&self.runtime, method, mark),
-                    None if rest == "revocations" => revocations::answer(&self.runtime, session, method).await,
+                    None if rest == "revocations" => revocations::answer(&self.runtime, session, method, query).await,
                     Some(("lockouts", lock)) => lockouts::lift(&self.runtime, method, lock, query).await,
                     None if rest == "lockouts" => lockouts::answer(&self.runtime, method, query).await,
                     Some(_) | None => self.admin(method, rest).await,
@@ -116,9 +116,8 @@ impl Admin {
         gateway.metrics.blocks_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let revoked = gateway.revocations.set.len();
         gateway.metrics.revocations.set(i64::try_from(revoked).unwrap_or(i64::MAX));
-        if let Some(shared) = &gateway.revocations.shared {
-            gateway.metrics.revocation_lag.set(i64::try_from(shared.lag().as_secs()).unwrap_or(i64::MAX));
-        }
+        gateway.metrics.revocation_lag.set(i64::try_from(gateway.revocations.lag_s()).unwrap_or(i64::MAX));
+        revocations::stale(gateway);
         if let Some(redis) = &self.runtime.redis {
             gateway.metrics.store_up.set(i64::from(redis.health() == Health::Healthy));
         }

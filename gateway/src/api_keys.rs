@@ -14,6 +14,7 @@ use portcullis_plugins::authentication::ApiKeyTable;
 use crate::{
     key_sets::{FILE_INTERVAL, Stamp, stamp},
     metrics::Metrics,
+    streams::News,
 };
 
 /// The API keys' file.
@@ -21,6 +22,8 @@ pub(crate) struct ApiKeyFile {
     /// The table in force.
     pub(crate) table: Arc<ArcSwap<ApiKeyTable>>,
     source: Mutex<Option<Source>>,
+    /// Told when another table is in force.
+    pub(crate) news: Arc<News>,
 }
 
 /// Where the table in force is from.
@@ -40,7 +43,8 @@ pub(crate) struct ReadApiKeys {
 
 impl Default for ApiKeyFile {
     fn default() -> Self {
-        Self { table: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())), source: Mutex::default() }
+        let table = Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty()));
+        Self { table, source: Mutex::default(), news: Arc::default() }
     }
 }
 
@@ -84,14 +88,14 @@ impl ApiKeyFile {
         let mut source = self.source.lock();
         let read = match source.as_mut() {
             None => Ok(()),
-            Some(source) => source.renew(&self.table),
+            Some(source) => source.renew(&self.table, &self.news),
         };
         metrics.api_keys_ok.set(i64::from(read.is_ok()));
     }
 }
 
 impl Source {
-    fn renew(&mut self, table: &ArcSwap<ApiKeyTable>) -> Result<(), ()> {
+    fn renew(&mut self, table: &ArcSwap<ApiKeyTable>, news: &News) -> Result<(), ()> {
         let now = stamp(&self.spec.path);
         if now == self.good {
             self.reported = None;
@@ -100,6 +104,7 @@ impl Source {
         match read_table(&self.spec) {
             Ok(read) => {
                 table.store(Arc::new(read));
+                news.tell();
                 (self.good, self.reported) = (now, None);
                 tracing::info!(event = "api_keys.loaded", "the API keys were read again");
                 Ok(())

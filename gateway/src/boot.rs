@@ -115,11 +115,11 @@ impl Runtime {
         let key_sets = Arc::new(Registry::new(metrics.clone()));
         let prepared = Arc::new(key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         key_sets.adopt(&prepared);
-        let api_keys = Arc::new(ApiKeyFile::default());
-        api_keys.adopt(read_api_keys(&api_keys, &settled)?);
+        let api_keys = api_keys(&settled)?;
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
-        let revocations = Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone())?;
+        let revocations =
+            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone(), api_keys.news.clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -144,8 +144,7 @@ impl Runtime {
             .enumerate()
             .map(|(index, listener)| certificates.listener(index, listener, events.clone()))
             .collect();
-        let fixed = Fixed::of(&settled);
-        let admin = settled.admin.clone();
+        let (fixed, admin) = (Fixed::of(&settled), settled.admin.clone());
         let cookies = snapshot::cookies(&document);
         report(&expiries(&settled), &metrics);
         let (assertions, rings) = Assertions::start(settled.assertion.as_ref(), clock.now())?;
@@ -158,6 +157,7 @@ impl Runtime {
             bans: Arc::new(bans),
             lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
             revocations: Arc::new(revocations),
+            news: api_keys.news.clone(),
             clock,
             held: Budget::default(),
             metrics,
@@ -181,6 +181,14 @@ impl Runtime {
         Ok((runtime, admin))
     }
 
+    /// For how long requests pass while the store is away.
+    pub(crate) fn tell_bound(&self) {
+        let snapshot = self.gateway.snapshot.load();
+        if let Some(control) = snapshot.controls.authentication.control() {
+            self.gateway.revocations.lets_pass_for(control.max_stale().standard.value);
+        }
+    }
+
     /// How often a bucket counted as having used what others have, and how many blocks and locks ended early, for want of
     /// room.
     pub(crate) fn crowded(&self) -> [u64; 3] {
@@ -191,6 +199,7 @@ impl Runtime {
     /// Gives back what this gateway holds of the shared store, when it stops.
     pub(crate) fn leave_store(&self) {
         if let (Some(runtime), Some(redis)) = (&self.store_runtime, &self.redis) {
+            runtime.block_on(self.gateway.revocations.leave());
             runtime.block_on(redis.leave());
         }
     }
@@ -223,7 +232,9 @@ impl Runtime {
     async fn next(&self) -> anyhow::Result<u64> {
         let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
-            return Err(anyhow!("[listeners], [admin], [log], [stores] and [revocations] change with a restart only"));
+            return Err(anyhow!(
+                "[listeners], [admin], [log], [stores] and the journal of [revocations] change with a restart only"
+            ));
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
@@ -247,6 +258,8 @@ impl Runtime {
         report(&expiries, &self.gateway.metrics);
         self.gateway.bans.table.configure(&violations(&document));
         self.gateway.snapshot.store(Arc::new(snapshot));
+        self.gateway.news.tell();
+        self.tell_bound();
         self.assertions.adopt(rings, self.gateway.clock.now());
         Ok(generation)
     }
@@ -267,7 +280,10 @@ impl Runtime {
     }
 
     /// The services of the listeners.
-    pub(crate) fn services(&self, conf: &Arc<ServerConf>) -> Vec<Service<edge::Terminator<HttpProxy<Proxy>>>> {
+    pub(crate) fn services(
+        &self,
+        conf: &Arc<ServerConf>,
+    ) -> Vec<Service<edge::Terminator<edge::Lasting<HttpProxy<Proxy>>>>> {
         let mut proxy = HttpProxy::new(Proxy(self.gateway.clone()), conf.clone());
         proxy.handle_init_modules();
         let proxy = edge::prepare(proxy, &self.listeners);
@@ -352,6 +368,12 @@ fn table(
 
 fn burst_counters(clock: Arc<SystemClock>, keys_max: u32) -> burst::Needs {
     burst::Needs { clock, table: Arc::new(Table::new(keys_max)), hasher: Arc::new(KeyHasher::process()) }
+}
+
+fn api_keys(settled: &Settled) -> anyhow::Result<Arc<ApiKeyFile>> {
+    let file = Arc::new(ApiKeyFile::default());
+    file.adopt(read_api_keys(&file, settled)?);
+    Ok(file)
 }
 
 fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {

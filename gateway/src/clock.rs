@@ -1,6 +1,6 @@
 //! The system's clocks, for everybody who is handed a [`Clock`].
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_api::{Clock, Micros, UnixSeconds};
 
@@ -13,6 +13,13 @@ impl SystemClock {
     #[must_use]
     pub(crate) fn start() -> Self {
         Self(Instant::now())
+    }
+
+    /// How long until this second of the wall clock begins.
+    #[must_use]
+    pub(crate) fn until(&self, unix: UnixSeconds) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Duration::from_secs(unix).saturating_sub(now)
     }
 
     /// Monotonic microseconds.

@@ -28,11 +28,12 @@ use crate::{
     metrics::Metrics,
     outbound::{self, Asserting, CredentialPolicy, Forwarding, NotInjected},
     pseudonym::Pseudonyms,
-    record,
+    record::{self, Exchange},
     refusal::{Own, Stop},
     revocations::Revoking,
     scope,
     snapshot::Snapshot,
+    streams::{self, News},
     trip::{Trip, facts},
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Gateway {
     pub(crate) lockouts: Arc<Lockouts>,
     /// What was revoked.
     pub(crate) revocations: Arc<Revoking>,
+    /// Tells those whose exchanges go on that something changed.
+    pub(crate) news: Arc<News>,
     /// The clocks.
     pub(crate) clock: Arc<SystemClock>,
     /// What all held bodies may take.
@@ -202,6 +205,8 @@ impl ProxyHttp for Proxy {
         end: bool,
         trip: &mut Trip,
     ) -> Result<()> {
+        streams::passed(&self.0, session, trip);
+        trip.carry(0, body);
         if session.was_upgraded() {
             return Ok(());
         }
@@ -228,6 +233,10 @@ impl ProxyHttp for Proxy {
         } else if head.status.is_informational() {
             return answer::take_over_interim(head);
         }
+        if let Err(rejection) = streams::begin(&self.0, session, head, trip) {
+            trip.refused_late = Some(*rejection);
+            return Err(Error::explain(ErrorType::HTTPStatus(401), "no longer let in").into_down());
+        }
         trip.answer.status = head.status.as_u16();
         trip.attempts.head_ms = trip.attempts.started.map(|at| at.elapsed().as_secs_f64() * 1000.0);
         if let Some(route) = trip.route() {
@@ -252,10 +261,12 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         trip: &mut Trip,
     ) -> Result<Option<Duration>> {
+        streams::passed(&self.0, session, trip);
+        trip.carry(1, body);
         // Before the client has the last piece: with its next request it may ask for the slot of this one.
         if end && session.is_body_done() {
             trip.over();
@@ -337,6 +348,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, trip: &mut Trip) {
+        // It has come to its end by itself.
+        drop(trip.followed.take());
         self.0.metrics.in_flight.dec();
         trip.over();
         let late = is_late(trip);
@@ -353,7 +366,7 @@ impl ProxyHttp for Proxy {
             (true, _) | (false, 0) => 499,
             (false, status) => status,
         };
-        record::finish(&self.0, session, trip, status);
+        record::finish(&self.0, &Exchange::of(session), trip, status);
     }
 
     fn suppress_error_log(&self, _session: &Session, _trip: &Trip, _error: &Error) -> bool {

@@ -37,5 +37,6 @@ mod run;
 mod scope;
 mod snapshot;
 mod stores;
+mod streams;
 mod trip;
 mod upstreams;

@@ -103,15 +103,35 @@ impl Serialize for TrailPart<'_> {
     }
 }
 
+/// What Pingora knows of a request and its answer.
+pub(crate) struct Exchange<'s> {
+    pub(crate) method: &'s str,
+    pub(crate) bytes_in: usize,
+    pub(crate) bytes_out: usize,
+    pub(crate) http2: bool,
+}
+
+impl<'s> Exchange<'s> {
+    /// Of this session.
+    pub(crate) fn of(session: &'s Session) -> Self {
+        Self {
+            method: session.req_header().method.as_str(),
+            bytes_in: session.body_bytes_read(),
+            bytes_out: session.body_bytes_sent(),
+            http2: session.is_http2(),
+        }
+    }
+}
+
 /// Writes the record of a finished request.
 ///
 /// Invariant: the access line comes last. Whoever reads it finds everything else recorded: the counts, the block, the
 /// decision that `explain` tells. Only a block that a shared store begins may come a moment later.
-pub(crate) fn finish(gateway: &Gateway, session: &Session, trip: &Trip, status: u16) {
+pub(crate) fn finish(gateway: &Gateway, exchange: &Exchange<'_>, trip: &Trip, status: u16) {
     let seconds = trip.started.elapsed().as_secs_f64();
-    count(gateway, trip, session.req_header().method.as_str(), status, seconds);
+    count(gateway, trip, exchange.method, status, seconds);
     violations(gateway, trip);
-    let line = line(gateway, session, trip, status, seconds);
+    let line = line(gateway, exchange, trip, status, seconds);
     let mut bytes = Vec::with_capacity(LINE_BYTES);
     if let Err(error) = serde_json::to_writer(&mut bytes, &line) {
         tracing::error!(event = "access_log.line", %error, "an access line could not be written");
@@ -123,7 +143,8 @@ pub(crate) fn finish(gateway: &Gateway, session: &Session, trip: &Trip, status: 
     gateway.access.line(bytes);
 }
 
-fn line<'l>(gateway: &Gateway, session: &'l Session, trip: &'l Trip, status: u16, seconds: f64) -> Line<'l> {
+fn line<'l>(gateway: &Gateway, exchange: &Exchange<'l>, trip: &'l Trip, status: u16, seconds: f64) -> Line<'l> {
+    let Exchange { method, bytes_in, bytes_out, http2 } = *exchange;
     let millis = |seconds: f64| (seconds * 1_000_000.0).round() / 1000.0;
     let known = trip.conn.as_ref().and_then(|conn| conn.cached(Known::default));
     let pseudonyms = &gateway.pseudonyms;
@@ -136,14 +157,14 @@ fn line<'l>(gateway: &Gateway, session: &'l Session, trip: &'l Trip, status: u16
         tenant: trip.tenant.as_ref().map(portcullis_api::TenantId::as_str),
         host: trip.host().map(|host| &*host.name),
         route: trip.route().map(|route| &*route.name),
-        method: session.req_header().method.as_str(),
+        method,
         path_template: trip.route().map(|route| route.template.as_str()),
         status,
         code: trip.answer.code,
-        bytes_in: session.body_bytes_read(),
-        bytes_out: session.body_bytes_sent(),
+        bytes_in,
+        bytes_out,
         dur_ms: millis(seconds),
-        protocol: if session.is_http2() { "h2" } else { "http/1.1" },
+        protocol: if http2 { "h2" } else { "http/1.1" },
         upstream: trip.route().filter(|_| trip.attempts.count > 0).map(|route| UpstreamPart {
             id: trip.snapshot.upstream_name(route.upstream),
             server: trip.attempts.server,

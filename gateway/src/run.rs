@@ -121,6 +121,7 @@ impl BackgroundService for State {
         }
         // Waits for the shared store too, so that a restart does not refuse what a rule with `deny` would meanwhile.
         let gateway = &runtime.gateway;
+        runtime.tell_bound();
         let (bans, lockouts, revoked, ()) = tokio::join!(
             follow::catch_up(&gateway.bans),
             follow::catch_up(&gateway.lockouts),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use pingora_http::RequestHeader;
 use portcullis_api::{ClientIp, Facts, Protocol, Rejection, RouteId, TenantId, Trail};
 use portcullis_config::{HostEntry, RouteEntry};
@@ -12,6 +13,7 @@ use crate::{
     body::{Body, Share},
     edge::{ConnInfo, RequestPhase},
     snapshot::Snapshot,
+    streams::Followed,
 };
 
 /// The context of one request.
@@ -54,6 +56,19 @@ pub(crate) struct Trip {
     pub(crate) answer: Answer,
     /// The attempts so far and the server of the last one.
     pub(crate) attempts: Attempts,
+    /// Bytes of body that came from the client and from the upstream.
+    pub(crate) carried: [usize; 2],
+    /// Once it is followed because it goes on.
+    pub(crate) followed: Option<Followed>,
+}
+
+/// One that is dropped before its end was ended from outside: see `streams`.
+impl Drop for Trip {
+    fn drop(&mut self) {
+        if let Some(followed) = self.followed.take() {
+            followed.finish(self);
+        }
+    }
 }
 
 /// What was answered.
@@ -104,6 +119,8 @@ impl Trip {
             refused_late: None,
             answer: Answer::default(),
             attempts: Attempts::default(),
+            carried: [0; 2],
+            followed: None,
         }
     }
 
@@ -111,6 +128,13 @@ impl Trip {
     pub(crate) fn over(&mut self) {
         if let Some(admitted) = &mut self.admitted {
             admitted.over();
+        }
+    }
+
+    /// A piece of a body passes: from the client (0) or from the upstream (1).
+    pub(crate) fn carry(&mut self, from: usize, piece: &Option<Bytes>) {
+        if let (Some(carried), Some(piece)) = (self.carried.get_mut(from), piece) {
+            *carried = carried.saturating_add(piece.len());
         }
     }
 

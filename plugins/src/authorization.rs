@@ -291,7 +291,7 @@ impl Authorization {
 }
 
 fn fault(what: &'static str) -> Fault {
-    Fault { control: NAME, what: what.into(), retry_after_s: 1 }
+    Fault { control: NAME, what: what.into(), retry_after_s: 1, code: portcullis_api::UNAVAILABLE }
 }
 
 #[cfg(test)]

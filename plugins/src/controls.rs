@@ -23,7 +23,7 @@ use crate::{
     login::{self, Login, RouteLogin},
     quota::Quota,
     rate_limit::{self, ApiKeyCallers, KeyHasher, Limit, RateLimit, RouteLimits, Rules, Table, TenantLimit},
-    revocations::Revocations,
+    revocations::{Freshness, MaxStale, Revocations},
     scope::{self, RouteScope, Scope, ScopeRoute},
     waf::{self, Waf},
 };
@@ -62,6 +62,8 @@ pub struct Inputs<'d> {
     pub api_keys: Option<&'d ApiKeys>,
     /// Each listener's name and `client_certificates`, in the order of their indexes.
     pub listeners: Vec<(&'d str, Option<&'d authentication::ClientCertificates>)>,
+    /// `revocations.max_stale`.
+    pub max_stale: Option<&'d MaxStale>,
     /// `[limits]`.
     pub limits: &'d BTreeMap<String, Limit>,
     /// `[in_flight]`.
@@ -78,6 +80,8 @@ pub struct RouteInput<'d> {
     pub route: RouteRef,
     /// How it is authenticated.
     pub auth: &'d At<Auth>,
+    /// How fresh what is known of revocations must be.
+    pub revocation: &'d At<Freshness>,
     /// The methods it admits.
     pub methods: &'d [At<String>],
     /// Its limits by name.
@@ -237,12 +241,22 @@ fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
 }
 
 fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<Authentication> {
-    let routes: Vec<_> = inputs.routes.iter().map(|route| (route.route.clone(), route.auth)).collect();
+    let routes: Vec<_> = inputs
+        .routes
+        .iter()
+        .map(|input| authentication::Route {
+            route: input.route.clone(),
+            auth: input.auth,
+            revocation: input.revocation,
+        })
+        .collect();
+    let default = MaxStale::default();
     let input = authentication::Input {
         issuers: inputs.issuers,
         api_keys: inputs.api_keys,
         listeners: &inputs.listeners,
         routes: &routes,
+        max_stale: inputs.max_stale.unwrap_or(&default),
     };
     let needs = authentication::Needs {
         key_sets: needs.key_sets.clone(),

@@ -114,7 +114,12 @@ impl Control for Csrf {
 impl Csrf {
     fn decide(&self, sees: Sees<'_>) -> Result<Verdict<SameSite, Deny>, Fault> {
         let Some(Some(origins)) = self.routes.get(sees.route.index()) else {
-            return Err(Fault { control: NAME, what: "a route without csrf rules".into(), retry_after_s: 1 });
+            return Err(Fault {
+                control: NAME,
+                what: "a route without csrf rules".into(),
+                retry_after_s: 1,
+                code: portcullis_api::UNAVAILABLE,
+            });
         };
         let by_cookie = sees.caller.identity().is_some_and(|identity| identity.credential() == Credential::Cookie);
         let acts = !is_safe(sees.facts.method) || is_websocket(sees.facts.headers);

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use portcullis_plugins::{assertion, authentication, burst, cors, in_flight, login, rate_limit, waf};
+use portcullis_plugins::{
+    assertion, authentication, burst, cors, in_flight, login, rate_limit, revocations::MaxStale, waf,
+};
 
 use crate::document::{
     Bounds, Health, Listener, ListenerTls, Log, Route, SecurityHeaders, Stores, TlsVersion, Upstream,
@@ -87,9 +89,11 @@ fn apps(out: &mut Defaults) {
         plain: [hsts_max_age, frame_options], at: [content_security_policy, referrer_policy], none: []);
     take!(out, "hosts.NAME.routes.NAME", Route,
         "path = \"/\"\nmethods = []\nauth = { public = \"\" }\nupstream = \"u\"",
-        plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, scope, login, upstream]);
+        plain: [kind], at: [revocation],
+        none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, scope, login, upstream]);
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
         plain: [credentials], at: [], none: [accept, public, scopes, role, environment, max_auth_age]);
+    take!(out, "revocations.max_stale", MaxStale, "", plain: [], at: [strict, standard], none: []);
     if let Some(brand) = crate::settle::default_brand() {
         out.insert(("api_keys".to_owned(), "brand"), written(&brand.as_str()));
     }

@@ -6,7 +6,7 @@ use portcullis_api::{At, Environment, Millis, Secret};
 
 use super::{Room, references::Holds};
 use crate::{
-    document::{AccessLog, CountersAt},
+    document::{AccessLog, CountersAt, Revocations},
     report::{INLINE_SECRET, NO_STORE_URL},
     settled::{ApiKeysSpec, Counters, LogSpec, StoresSpec},
     store_url::{StoreUrl, StoreUrlError, has_password},
@@ -85,7 +85,24 @@ impl Room<'_> {
 
     /// The folder must be there: a journal that cannot be written would be found out with the first revocation.
     pub(super) fn revocations(&mut self) -> Option<PathBuf> {
-        let journal = &self.document.revocations.as_ref()?.journal;
+        let Revocations { journal, max_stale } = &self.document.revocations.as_ref()?.value;
+        match (&self.document.stores.counters.value, max_stale) {
+            (CountersAt::Memory, Some(max_stale)) => self.issues.push_help(
+                "revocations.alone",
+                &max_stale.span,
+                "`max_stale` has no meaning with counters in memory: this gateway decides alone what is revoked",
+                "leave it out, or share revocations over [stores]",
+            ),
+            (CountersAt::Memory | CountersAt::Redis(_) | CountersAt::RedisAt(_), _) => {}
+        }
+        let Some(journal) = journal else {
+            if max_stale.is_none() {
+                let help = "write journal = \"revocations.journal\", or leave the section out";
+                let span = &self.document.revocations.as_ref()?.span;
+                self.issues.push_help("revocations.empty", span, "[revocations] says nothing", help);
+            }
+            return None;
+        };
         if journal.value.as_os_str().is_empty() {
             let help = "write a path, e.g. journal = \"revocations.journal\"";
             self.issues.push_help("revocations.no_path", &journal.span, "the journal of revocations has no path", help);

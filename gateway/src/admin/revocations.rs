@@ -6,13 +6,17 @@ use pingora_core::protocols::http::ServerSession;
 use portcullis_api::TenantId;
 use portcullis_plugins::{
     authentication::{AGENT_ISSUER, Authentication},
-    revocations::{Kind, Mark, Reason, Record, Target},
+    revocations::{Freshness, Kind, Mark, Reason, Record, Target},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::json as page;
-use crate::{boot::Runtime, revocations::NotRevoked};
+use crate::{
+    boot::Runtime,
+    gateway::Gateway,
+    revocations::{NotRevoked, Receipt, Revoked},
+};
 
 /// More than any revocation takes.
 const BODY_BYTES_MAX: usize = 8 << 10;
@@ -33,11 +37,16 @@ struct Asked {
 /// What is answered instead.
 type Wrong = (StatusCode, String);
 
-pub(super) async fn answer(runtime: &Runtime, session: &mut ServerSession, method: &Method) -> Response<Vec<u8>> {
+pub(super) async fn answer(
+    runtime: &Runtime,
+    session: &mut ServerSession,
+    method: &Method,
+    query: &str,
+) -> Response<Vec<u8>> {
     match *method {
         Method::GET => list(runtime),
-        Method::POST => match revoke(runtime, session).await {
-            Ok(record) => page(StatusCode::OK, &shown(&record)),
+        Method::POST => match told(runtime, session, query).await {
+            Ok(response) => response,
             Err((status, why)) => page(status, &json!({ "error": why })),
         },
         _ => wrong_method(),
@@ -62,6 +71,17 @@ fn wrong_method() -> Response<Vec<u8>> {
     page(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": why }))
 }
 
+/// Tells which routes refuse because what is known is too old.
+pub(super) fn stale(gateway: &Gateway) {
+    let age = gateway.revocations.age();
+    let snapshot = gateway.snapshot.load();
+    let Some(control) = snapshot.controls.authentication.control() else { return };
+    for freshness in Freshness::ALL {
+        let stale = age.exceeds(control.max_stale().of(freshness));
+        gateway.metrics.revocation_stale.with_label_values(&[freshness.as_str()]).set(i64::from(stale));
+    }
+}
+
 fn list(runtime: &Runtime) -> Response<Vec<u8>> {
     let all = runtime.gateway.revocations.set.list();
     let listed: Vec<Value> = all.iter().take(LISTED_MAX).map(|record| shown(record)).collect();
@@ -83,7 +103,29 @@ fn shown(record: &Record) -> Value {
     })
 }
 
-async fn revoke(runtime: &Runtime, session: &mut ServerSession) -> Result<Record, Wrong> {
+/// Revokes, and with `wait=all` waits for the other gateways: 202 names those that have not said that it holds there.
+async fn told(runtime: &Runtime, session: &mut ServerSession, query: &str) -> Result<Response<Vec<u8>>, Wrong> {
+    let waits = match query {
+        "" => false,
+        "wait=all" => true,
+        _ => return Err((StatusCode::BAD_REQUEST, "all that can be asked for is `?wait=all`".to_owned())),
+    };
+    let revoked = revoke(runtime, session).await?;
+    let mut answer = shown(&revoked.record);
+    if !waits {
+        return Ok(page(StatusCode::OK, &answer));
+    }
+    let receipt = runtime.gateway.revocations.receipt(&revoked).await;
+    let status = if receipt.is_whole() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let Receipt { holds, lagging, told } = receipt;
+    if let Some(members) = answer.as_object_mut() {
+        let receipt = json!({ "holds": holds, "lagging": lagging, "all_known": told });
+        members.insert("receipt".to_owned(), receipt);
+    }
+    Ok(page(status, &answer))
+}
+
+async fn revoke(runtime: &Runtime, session: &mut ServerSession) -> Result<Revoked, Wrong> {
     let wrong = |why: String| (StatusCode::BAD_REQUEST, why);
     let body = body(session).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|why| wrong(format!("that is no revocation: {why}")))?;

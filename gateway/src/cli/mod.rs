@@ -1,7 +1,7 @@
 //! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
 
-mod key_sets;
 mod agents;
+mod key_sets;
 pub(crate) mod keys;
 mod limits;
 mod lockouts;

@@ -34,6 +34,9 @@ pub(super) struct Revoke {
     /// Why, for the record: up to 200 characters.
     #[arg(long)]
     reason: String,
+    /// Waits for every gateway, 2 s at most, and fails naming those that have not said that it holds there.
+    #[arg(long)]
+    wait: bool,
     /// The configuration file of the running gateway.
     #[arg(long, short)]
     config: PathBuf,
@@ -52,7 +55,7 @@ pub(super) enum Revocations {
 
 impl Revoke {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Self { kind, value, issuer, tenant, reason, config } = self;
+        let Self { kind, value, issuer, tenant, reason, wait, config } = self;
         let value = match (kind.as_str(), value.as_str()) {
             ("token", "-") => token_digest(&read()?)?,
             ("token", _) => bail!("a token is read from standard input: write `-` and hand it in"),
@@ -61,8 +64,13 @@ impl Revoke {
             (_, _) => value,
         };
         let asked = json!({ "kind": kind, "value": value, "issuer": issuer, "tenant": tenant, "reason": reason });
-        let answer = ask_with(&config, Method::POST, "revocations", Some(&asked))?;
-        say(&format!("revoked: {}", line(&answer)))
+        let page = if wait { "revocations?wait=all" } else { "revocations" };
+        let answer = ask_with(&config, Method::POST, page, Some(&asked))?;
+        say(&format!("revoked: {}", line(&answer)))?;
+        match answer.get("receipt") {
+            Some(receipt) => held(receipt),
+            None => Ok(()),
+        }
     }
 }
 
@@ -81,6 +89,22 @@ impl Revocations {
             Some(0) | None => Ok(()),
             Some(more) => say(&format!("and {more} older ones")),
         }
+    }
+}
+
+/// Says on which gateways it holds.
+fn held(receipt: &Value) -> anyhow::Result<()> {
+    let names = |name: &str| {
+        let all = receipt.get(name).and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(Value::as_str).map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    say(&format!("it holds on {}", names("holds")))?;
+    if receipt.get("all_known").and_then(Value::as_bool) != Some(true) {
+        bail!("the store did not say which other gateways there are");
+    }
+    match names("lagging") {
+        none if none.is_empty() => Ok(()),
+        lagging => bail!("these gateways have not said yet that it holds there: {lagging}"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -101,6 +101,17 @@ impl ConnInfo {
         self.flight.cut()
     }
 
+    /// What follows on this connection is a WebSocket's.
+    pub(crate) fn switched(&self) {
+        self.flight.switched.store(true, Ordering::Release);
+    }
+
+    /// The WebSocket that this connection has become is about to end: the client is told this status (RFC 6455, 7.4), where
+    /// the last frame was whole.
+    pub(crate) fn say_goodbye(&self, status: u16) {
+        self.flight.goodbye.store(status, Ordering::Release);
+    }
+
     /// One value for the life of the connection, made by whoever asks first. None when another type was kept.
     pub(crate) fn cached<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
         self.cache.get_or_init(|| Box::new(make())).downcast_ref()
@@ -183,6 +194,9 @@ pub(super) struct Flight {
     /// When each waiting stream began to. Locked once when a body is wanted and once when it is done, never per read.
     waits_us: Mutex<Vec<u64>>,
     cut: AtomicU8,
+    switched: AtomicBool,
+    /// The status of a close frame; 0 for none.
+    goodbye: AtomicU16,
     /// The task that drives an HTTP/2 connection: filters run in other tasks and must tell it of new deadlines.
     pub(super) waker: AtomicWaker,
 }
@@ -199,6 +213,8 @@ impl Flight {
             oldest_wait_us: AtomicU64::new(NOBODY),
             waits_us: Mutex::new(Vec::new()),
             cut: AtomicU8::new(Cut::NONE),
+            switched: AtomicBool::new(false),
+            goodbye: AtomicU16::new(0),
             waker: AtomicWaker::new(),
         }
     }
@@ -259,6 +275,14 @@ impl Flight {
 
     pub(super) fn cut(&self) -> Option<Cut> {
         Cut::from_u8(self.cut.load(Ordering::Acquire))
+    }
+
+    pub(super) fn is_switched(&self) -> bool {
+        self.switched.load(Ordering::Acquire)
+    }
+
+    pub(super) fn goodbye(&self) -> Option<u16> {
+        Some(self.goodbye.load(Ordering::Acquire)).filter(|status| *status != 0)
     }
 
     pub(super) fn set_cut(&self, cut: Cut) {

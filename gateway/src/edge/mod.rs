@@ -5,6 +5,7 @@
 
 mod conn;
 mod frames;
+mod lasting;
 mod peer;
 mod permits;
 mod proxy_protocol;
@@ -15,6 +16,7 @@ mod tests;
 mod tls;
 mod unread;
 mod watch;
+mod websocket;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ use portcullis_config::document::Bounds;
 use self::permits::Permits;
 pub(crate) use self::{
     conn::{ConnInfo, RequestPhase},
+    lasting::{Lasting, end_when},
     terminator::Terminator,
     tls::{Clients, TlsTable, server_config},
     unread::CODES,
@@ -154,7 +157,7 @@ impl fmt::Debug for ListenerRuntime {
 }
 
 /// A proxy whose HTTP options fit the edge. Only such a one can be put behind a listener.
-pub(crate) struct Prepared<SV>(Arc<HttpProxy<SV>>);
+pub(crate) struct Prepared<SV>(Arc<Lasting<HttpProxy<SV>>>);
 
 /// Sets the HTTP options that the edge relies on: bounded HTTP/2, an idle timeout, no cleartext HTTP/2. `CONNECT` is
 /// let through to the filters, for canonicalisation to refuse: Pingora's own refusal names Pingora, which over HTTP/2
@@ -173,11 +176,14 @@ pub(crate) fn prepare<SV>(mut proxy: HttpProxy<SV>, listeners: &[Arc<ListenerRun
     server.h2_idle_timeout = bounds().map(|bounds| bounds.idle_timeout.duration()).max();
     server.allow_connect_method_proxying = true;
     proxy.server_options = Some(server);
-    Prepared(Arc::new(proxy))
+    Prepared(Arc::new(Lasting(Arc::new(proxy))))
 }
 
 /// The Pingora service of one listener: plain TCP as Pingora sees it, everything else is ours.
-pub(crate) fn service<SV>(listener: &Arc<ListenerRuntime>, proxy: &Prepared<SV>) -> Service<Terminator<HttpProxy<SV>>>
+pub(crate) fn service<SV>(
+    listener: &Arc<ListenerRuntime>,
+    proxy: &Prepared<SV>,
+) -> Service<Terminator<Lasting<HttpProxy<SV>>>>
 where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,

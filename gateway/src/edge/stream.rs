@@ -16,6 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, l4::stream::Stream as L4Stream, raw_connect::ProxyDigest, tls::SslDigest,
@@ -31,6 +32,7 @@ use super::{
     permits::{ConnectionPermit, NetworkPermit},
     unread::{Answer, Unread},
     watch::{Cut, Limits, Watch},
+    websocket::{self, Frames},
 };
 
 /// For `close_notify` and FIN: a client that does not read must not hold a connection that is over.
@@ -102,6 +104,8 @@ pub(crate) struct EdgeStream {
     timer: Option<Pin<Box<Sleep>>>,
     /// Set once a head has become no request: all that is still written.
     answer: Option<Answer>,
+    /// Once it is a WebSocket: where its frames end.
+    frames: Option<Frames>,
     /// When the connection ends at the latest, once it is to end.
     ends: Option<Instant>,
     alpn: Option<ALPN>,
@@ -136,6 +140,7 @@ impl EdgeStream {
             watch,
             timer: None,
             answer: None,
+            frames: None,
             ends: None,
             alpn,
             ssl,
@@ -176,6 +181,32 @@ impl EdgeStream {
             self.refuse(unread);
         }
         self.answer.is_some()
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        self.watch.on_write(bytes);
+        if self.conn.flight.is_switched() {
+            self.frames.get_or_insert_default().on_write(bytes);
+        }
+    }
+
+    /// Tells a WebSocket's client why it ends, as far as it takes that at once: nobody waits for one that does not read.
+    fn say_goodbye(&mut self) {
+        let Some(status) = self.conn.flight.goodbye() else { return };
+        if !self.frames.as_ref().is_some_and(Frames::is_between) {
+            return;
+        }
+        let mut wire = self.wire.writer();
+        let said = async {
+            wire.write_all(&websocket::close(status)).await?;
+            wire.flush().await?;
+            wire.shutdown().await
+        };
+        match tokio::task::unconstrained(said).now_or_never() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::trace!(%error, "a client was gone before it was told why"),
+            None => tracing::trace!("a client did not take why its WebSocket ends"),
+        }
     }
 
     /// `step`, or an error once the connection should have ended.
@@ -267,7 +298,7 @@ impl AsyncWrite for EdgeStream {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = ready!(this.wire.writer().poll_write(cx, buf))?;
-        this.watch.on_write(buf.get(..written).unwrap_or(buf));
+        this.wrote(buf.get(..written).unwrap_or(buf));
         Poll::Ready(Ok(written))
     }
 
@@ -287,7 +318,7 @@ impl AsyncWrite for EdgeStream {
                 break;
             }
             let part = buf.get(..left).unwrap_or(buf);
-            this.watch.on_write(part);
+            this.wrote(part);
             left = left.saturating_sub(part.len());
         }
         Poll::Ready(Ok(written))
@@ -386,6 +417,7 @@ impl fmt::Debug for EdgeStream {
 
 impl Drop for EdgeStream {
     fn drop(&mut self) {
+        self.say_goodbye();
         let listener = self.conn.listener();
         let unfinished = self.watch.unfinished(&self.conn.flight);
         // One that was answered has been reported.

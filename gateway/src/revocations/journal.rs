@@ -124,6 +124,11 @@ impl Journal {
         Ok(())
     }
 
+    /// How long it is.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether most of it is over when so many are not.
     pub(crate) fn is_worn(&self, alive: usize) -> bool {
         self.lines > alive.saturating_mul(2).saturating_add(OVER_MIN)

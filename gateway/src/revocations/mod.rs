@@ -4,36 +4,70 @@
 //! The control looks into the set only ([`Revocations`]): no request waits for the disk.
 
 mod journal;
+mod receipt;
 mod shared;
+mod synced;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use parking_lot::Mutex;
-use portcullis_api::Clock;
+use portcullis_api::{Clock, Micros, Millis, UnixSeconds};
 use portcullis_plugins::{
     rate_limit::StoreFault,
-    revocations::{ENTRIES_MAX, Full, Learned, Reason, Record, Revocations, Target},
+    revocations::{Age, ENTRIES_MAX, Full, Learned, Reason, Record, Revocations, Target},
 };
 
 pub(crate) use journal::JournalError;
 use journal::{Journal, Replayed};
+pub(crate) use receipt::Receipt;
 pub(crate) use shared::{Cursor, Shared};
+use synced::Synced;
 
-use crate::{clock::SystemClock, stores::redis::RedisCounters};
+use crate::{clock::SystemClock, stores::redis::RedisCounters, streams::News};
 
 /// Between two looks for what is over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Between two words on disk of how much of what others revoked is there.
+const SYNCED_INTERVAL_US: Micros = 1_000_000;
 
 /// Revocations and where they are kept.
 pub(crate) struct Revoking {
     /// What the control looks into.
     pub(crate) set: Arc<Revocations>,
-    journal: Option<Arc<Mutex<Journal>>>,
+    journal: Option<Kept>,
     /// Where all gateways of a deployment are told, if there is one.
     pub(crate) shared: Option<Shared>,
     /// One is written after the other: there is room for the next one when it was asked.
     writing: tokio::sync::Mutex<()>,
     clock: Arc<SystemClock>,
+    /// Told of what is revoked, for whoever is under way.
+    news: Arc<News>,
+}
+
+/// A revocation that holds.
+pub(crate) struct Revoked {
+    pub(crate) record: Record,
+    /// Its entry of the stream, where there is one.
+    entry: Option<String>,
+}
+
+/// What is kept on disk.
+#[derive(Clone)]
+struct Kept {
+    journal: Arc<Mutex<Journal>>,
+    synced: Arc<Synced>,
+    /// When what stands in `synced` was written, in microseconds; a gateway starts later than at 0.
+    told: Arc<AtomicU64>,
+    /// Whether something that was heard is not in the journal: from then on it cannot vouch for more than it has.
+    lacks: Arc<AtomicBool>,
 }
 
 /// Why a revocation was refused: it does not hold, and the caller must know.
@@ -62,21 +96,30 @@ impl Revoking {
         path: Option<&Path>,
         store: Option<&Arc<RedisCounters>>,
         clock: Arc<SystemClock>,
+        news: Arc<News>,
     ) -> anyhow::Result<Self> {
         let set = Arc::new(Revocations::new(ENTRIES_MAX));
-        let journal = path.map(|path| replay(path, &set, &clock)).transpose()?;
+        let kept = path.map(|path| replay(path, &set, &clock)).transpose()?;
+        if store.is_some() {
+            set.follow();
+        }
+        let (journal, synced) = kept.unzip();
+        if let (Some(Some(at)), Some(_)) = (synced, store) {
+            known_before(&set, &clock, at);
+        }
         Ok(Self {
             set,
             journal,
             shared: store.map(|store| Shared::new(store.revocations())),
             writing: tokio::sync::Mutex::default(),
             clock,
+            news,
         })
     }
 
     /// Revokes: when this answers it holds here, it is on the disk where there is a journal, and in the store where that is
     /// shared.
-    pub(crate) async fn revoke(&self, target: &Target, reason: Reason) -> Result<Record, NotRevoked> {
+    pub(crate) async fn revoke(&self, target: &Target, reason: Reason) -> Result<Revoked, NotRevoked> {
         if self.journal.is_none() && self.shared.is_none() {
             return Err(NotRevoked::Nowhere);
         }
@@ -86,16 +129,39 @@ impl Revoking {
         self.set.room_for(&record.mark).map_err(NotRevoked::Full)?;
         self.write_down(vec![record.clone()]).await?;
         let _learned = self.set.learn(record.clone(), now).map_err(NotRevoked::Full)?;
+        self.news.tell();
         told(&record);
-        match &self.shared {
-            None => {}
-            Some(shared) => shared.tell(&record).await.map_err(NotRevoked::HereOnly)?,
+        let entry = match &self.shared {
+            None => None,
+            Some(shared) => Some(shared.tell(&record).await.map_err(NotRevoked::HereOnly)?),
+        };
+        Ok(Revoked { record, entry })
+    }
+
+    /// Waits a little for the other gateways to have heard of it, and says which have.
+    pub(crate) async fn receipt(&self, revoked: &Revoked) -> Receipt {
+        match (&self.shared, &revoked.entry) {
+            (Some(shared), Some(entry)) => shared.receipt(entry).await,
+            (None, _) | (_, None) => Receipt::alone(&receipt::name()),
         }
-        Ok(record)
+    }
+
+    /// How long requests pass without a word from the store, where it has to be heard.
+    pub(crate) fn lets_pass_for(&self, max: Millis) {
+        if let Some(shared) = &self.shared {
+            shared.lets_pass_for(max);
+        }
+    }
+
+    /// Says to the others that this gateway goes.
+    pub(crate) async fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.store.leave(&shared.name).await;
+        }
     }
 
     async fn write_down(&self, records: Vec<Record>) -> Result<(), NotRevoked> {
-        let Some(journal) = self.journal.clone() else { return Ok(()) };
+        let Some(Kept { journal, .. }) = self.journal.clone() else { return Ok(()) };
         let write = move || journal.lock().append(&records);
         let written = tokio::task::spawn_blocking(write).await.map_err(|_| NotRevoked::Interrupted)?;
         written.map_err(NotRevoked::Unwritten)
@@ -123,8 +189,12 @@ impl Revoking {
             }
         }
         if !news.is_empty() {
+            self.news.tell();
             tracing::info!(event = "revocations.learned", count = news.len(), "what other gateways revoked holds here");
             if let Err(why) = self.write_down(news).await {
+                if let Some(kept) = &self.journal {
+                    kept.lacks.store(true, Ordering::Release);
+                }
                 tracing::error!(
                     event = "revocations.unwritten",
                     why = why.to_string(),
@@ -133,6 +203,43 @@ impl Revoking {
             }
         }
         room
+    }
+
+    /// The clocks now: for whoever begins to read.
+    fn now(&self) -> (Micros, UnixSeconds) {
+        (self.clock.now(), self.clock.unix())
+    }
+
+    /// How old what is known is, in seconds; since the start where all of it was never known.
+    pub(crate) fn lag_s(&self) -> u64 {
+        match self.set.age(|| self.clock.now()) {
+            Age::Known(micros) => micros.div_euclid(1_000_000),
+            Age::Unknown => self.clock.now().div_euclid(1_000_000),
+        }
+    }
+
+    /// How old what is known is.
+    pub(crate) fn age(&self) -> Age {
+        self.set.age(|| self.clock.now())
+    }
+
+    /// All that any gateway had revoked at this time is known here, and is in the journal where there is one.
+    async fn confirm(&self, (now, unix): (Micros, UnixSeconds)) {
+        self.set.confirm(i64::try_from(now).unwrap_or(i64::MAX));
+        let Some(Kept { journal, synced, told, lacks }) = self.journal.clone() else { return };
+        let due = now.saturating_sub(told.load(Ordering::Acquire)) >= SYNCED_INTERVAL_US;
+        if !due || lacks.load(Ordering::Acquire) {
+            return;
+        }
+        told.store(now, Ordering::Release);
+        let write = move || synced.write(unix, journal.lock().bytes());
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(
+                event = "revocations.unwritten",
+                why = why.to_string(),
+                "a start while the store is away will not know how old the journal is"
+            );
+        }
     }
 
     /// Reads what other gateways revoked, at the start.
@@ -167,7 +274,7 @@ impl Revoking {
         if over > 0 {
             tracing::info!(event = "revocations.over", over, "what these refused has expired by itself");
         }
-        let Some(journal) = self.journal.clone() else { return };
+        let Some(Kept { journal, .. }) = self.journal.clone() else { return };
         let set = self.set.clone();
         let compact = move || compact(&mut journal.lock(), &set);
         if let Ok(Err(why)) = tokio::task::spawn_blocking(compact).await {
@@ -200,8 +307,19 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
     Journal::check(path).map_err(Into::into)
 }
 
-fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result<Arc<Mutex<Journal>>> {
+/// What the journal holds was all that was revoked at this time of the wall clock. One that lies in the future says that the
+/// clock was set back: nothing is known then.
+fn known_before(set: &Revocations, clock: &SystemClock, at: UnixSeconds) {
+    let Some(age_s) = clock.unix().checked_sub(at) else { return };
+    // Times are cut to seconds.
+    let age = i64::try_from(age_s.saturating_add(1).saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    set.confirm(i64::try_from(clock.now()).unwrap_or(i64::MAX).saturating_sub(age));
+}
+
+fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result<(Kept, Option<UnixSeconds>)> {
     let (mut journal, Replayed { records, torn }) = Journal::open(path)?;
+    let opened = Synced::open(path, journal.bytes());
+    let (synced, at) = opened.with_context(|| format!("beside {}", path.display()))?;
     let read = records.len();
     if torn > 0 {
         tracing::warn!(
@@ -217,7 +335,8 @@ fn replay(path: &Path, set: &Revocations, clock: &SystemClock) -> anyhow::Result
     }
     compact(&mut journal, set)?;
     tracing::info!(event = "revocations.read", read, hold = set.len(), "what was revoked before the start holds");
-    Ok(Arc::new(Mutex::new(journal)))
+    let (journal, synced) = (Arc::new(Mutex::new(journal)), Arc::new(synced));
+    Ok((Kept { journal, synced, told: Arc::default(), lacks: Arc::default() }, at))
 }
 
 fn compact(journal: &mut Journal, set: &Revocations) -> Result<(), JournalError> {

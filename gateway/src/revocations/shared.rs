@@ -6,19 +6,18 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-use portcullis_api::UnixSeconds;
+use portcullis_api::{Millis, UnixSeconds};
 use portcullis_plugins::{
     rate_limit::StoreFault,
     revocations::{Mark, Record},
 };
 use tokio::time::sleep;
 
-use super::Revoking;
+use super::{Revoking, receipt};
 use crate::{
     follow::{CATCH_UP_INTERVAL, CATCH_UP_MAX, News, READ_INTERVAL, Readings},
     stores::redis::RedisRevocations,
@@ -26,29 +25,42 @@ use crate::{
 
 /// The stream, and how far it was heard.
 pub(crate) struct Shared {
-    store: RedisRevocations,
+    pub(super) store: RedisRevocations,
     /// Whether the store was not told of a revocation: then all is compared.
     untold: AtomicBool,
-    /// When all that stands in the stream was known last; at first, when this began.
-    heard: Mutex<Instant>,
+    /// What this gateway is called among the others.
+    pub(super) name: String,
+    /// How long it counts as there after it was heard, in milliseconds: at least as long as it lets requests pass.
+    there_ms: AtomicU64,
 }
 
 /// The last entry that was read; none before the first reading, and when the store may be another one.
 #[derive(Default)]
-pub(crate) struct Cursor(Option<String>);
+pub(crate) struct Cursor {
+    last: Option<String>,
+    /// How many entries the stream had up to there.
+    count: u64,
+    /// What the others were told of it last, and when.
+    said: Option<(Option<String>, Instant)>,
+}
+
+/// Between two words to the others that this gateway is there.
+const SAY_INTERVAL: Duration = Duration::from_secs(5);
+/// Beyond the time in which it lets requests pass without a word from the store.
+const THERE_SLACK_MS: u64 = 10_000;
 
 impl Shared {
     pub(crate) fn new(store: RedisRevocations) -> Self {
-        Self { store, untold: AtomicBool::new(false), heard: Mutex::new(Instant::now()) }
+        Self { store, untold: AtomicBool::new(false), name: receipt::name(), there_ms: AtomicU64::new(0) }
     }
 
-    /// How long ago all that stands in the stream was known.
-    pub(crate) fn lag(&self) -> Duration {
-        self.heard.lock().elapsed()
+    /// How long it may be unheard of and let requests pass all the same: for so long a receipt must name it.
+    pub(crate) fn lets_pass_for(&self, max: Millis) {
+        self.there_ms.store(max.as_millis().saturating_add(THERE_SLACK_MS), Ordering::Relaxed);
     }
 
     /// Tells the others. What cannot be told now is told when the store answers.
-    pub(super) async fn tell(&self, record: &Record) -> Result<(), StoreFault> {
+    pub(super) async fn tell(&self, record: &Record) -> Result<String, StoreFault> {
         let told = self.store.add(record).await;
         if told.is_err() {
             self.untold.store(true, Ordering::Release);
@@ -59,13 +71,14 @@ impl Shared {
     /// Reads until there is no more, and adds what is missing where all of it was read.
     async fn read(&self, revoking: &Revoking, cursor: &mut Cursor) -> Result<(), StoreFault> {
         if self.untold.swap(false, Ordering::AcqRel) {
-            cursor.0 = None;
+            cursor.last = None;
         }
-        let mut from = cursor.0.take();
+        let mut from = cursor.last.take();
         let whole = from.is_none();
         let mut stands: HashMap<Mark, UnixSeconds> = HashMap::new();
-        let began = Instant::now();
-        loop {
+        let began = revoking.now();
+        let mut count = if whole { 0 } else { cursor.count };
+        let length = loop {
             let page = self.store.read(from.as_deref()).await?;
             if from.is_some() && page.first != from {
                 // It has begun anew, or lost its last writes: all is read, and compared, at once the next time.
@@ -79,9 +92,15 @@ impl Shared {
             }
             revoking.heard(page.records).await?;
             from = page.last.or(from);
+            count = count.saturating_add(page.fresh);
             if !page.more {
-                break;
+                break page.length;
             }
+        };
+        if length != count {
+            // Entries are only ever added at the end, and the last one that was read is still there: as many as were
+            // counted are the same ones, and fewer say that some are gone before it. All is read, as above.
+            return Ok(());
         }
         if whole {
             for record in revoking.set.list() {
@@ -90,15 +109,30 @@ impl Shared {
                 }
             }
         }
-        cursor.0 = from;
-        *self.heard.lock() = began;
+        (cursor.last, cursor.count) = (from, count);
+        revoking.confirm(began).await;
+        Ok(())
+    }
+
+    /// Reads, and says to the others how far.
+    async fn follow(&self, revoking: &Revoking, cursor: &mut Cursor) -> Result<(), StoreFault> {
+        self.read(revoking, cursor).await?;
+        let due = match &cursor.said {
+            None => true,
+            Some((said, at)) => (cursor.last.is_some() && *said != cursor.last) || at.elapsed() >= SAY_INTERVAL,
+        };
+        if due {
+            let there = Duration::from_millis(self.there_ms.load(Ordering::Relaxed));
+            self.store.say(&self.name, cursor.last.as_deref(), there).await?;
+            cursor.said = Some((cursor.last.clone(), Instant::now()));
+        }
         Ok(())
     }
 
     /// Reads what is revoked, at the start, and says how far.
     pub(super) async fn catch_up(&self, revoking: &Revoking) -> Cursor {
         let (mut cursor, began) = (Cursor::default(), Instant::now());
-        while self.read(revoking, &mut cursor).await.is_err() {
+        while self.follow(revoking, &mut cursor).await.is_err() {
             if began.elapsed() >= CATCH_UP_MAX {
                 unheard("nothing could be read at the start");
                 break;
@@ -113,7 +147,7 @@ impl Shared {
         let mut readings = Readings::default();
         loop {
             sleep(READ_INTERVAL).await;
-            match readings.note(self.read(revoking, &mut cursor).await) {
+            match readings.note(self.follow(revoking, &mut cursor).await) {
                 Some(News::HeardAgain) => {
                     tracing::info!(event = "revocations.heard", "what other gateways revoke is heard of again");
                 }

@@ -14,6 +14,7 @@ mod counters;
 mod denied;
 mod error;
 mod fleet;
+mod heard;
 mod hot;
 mod lease;
 mod logins;
@@ -57,6 +58,7 @@ use lease::Leases;
 use settle::Debts;
 use source::Source;
 
+pub(crate) use heard::{Entry, Hearing};
 pub(crate) use revocations::RedisRevocations;
 
 use crate::metrics::Metrics;

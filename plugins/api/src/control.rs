@@ -102,6 +102,8 @@ pub struct Fault {
     pub what: Cow<'static, str>,
     /// When it is worth trying again, in seconds.
     pub retry_after_s: u32,
+    /// What the client is told: [`crate::UNAVAILABLE`], or a code of the control's own with a status of 503.
+    pub code: Code,
 }
 
 /// One control of the gateway. See `CONTRIBUTING.md` for how one is added.

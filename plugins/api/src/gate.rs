@@ -85,7 +85,7 @@ impl Rejection {
         headers.insert(RETRY_AFTER, HeaderValue::from(fault.retry_after_s.max(1)));
         Self {
             control: fault.control,
-            code: UNAVAILABLE,
+            code: fault.code,
             rule: None,
             detail: Some(fault.what.into_owned()),
             headers,
@@ -94,7 +94,7 @@ impl Rejection {
     }
 }
 
-/// The code of every fault.
+/// The code of a fault, where its control has none of its own for it.
 pub const UNAVAILABLE: Code =
     Code { name: "gateway.unavailable", status: 503, title: "The gateway cannot decide right now" };
 
@@ -150,6 +150,7 @@ impl<C: Control<Posture = Strict>> Gate<C> {
                 control: C::NAME,
                 what: "a strict gate without its control".into(),
                 retry_after_s: 1,
+                code: UNAVAILABLE,
             }));
         };
         match control.check(sees).await {
@@ -160,6 +161,28 @@ impl<C: Control<Posture = Strict>> Gate<C> {
             Ok(Verdict::Deny(refusal)) => Err(deny::<C>(&refusal, Mode::Enforce, trail)),
             Err(fault) => Err(could_not(fault, Mode::Enforce, trail)),
         }
+    }
+
+    /// Asks the control again of a request that it let pass and that still goes on.
+    ///
+    /// # Errors
+    /// When the control would refuse it now, or could not decide, and which of the two.
+    pub fn again(
+        &self,
+        ask: impl FnOnce(&C) -> Result<Verdict<(), C::Deny>, Fault>,
+    ) -> Result<(), Box<(Rejection, Outcome)>> {
+        let fault = match self.control.as_ref().map(ask) {
+            Some(Ok(Verdict::Pass(()))) => return Ok(()),
+            Some(Ok(Verdict::Deny(refusal))) => {
+                return Err(Box::new((Rejection::of(C::NAME, &refusal), Outcome::Deny)));
+            }
+            Some(Err(fault)) => fault,
+            None => {
+                let what = "a strict gate without its control".into();
+                Fault { control: C::NAME, what, retry_after_s: 1, code: UNAVAILABLE }
+            }
+        };
+        Err(Box::new((Rejection::unavailable(fault), Outcome::Fault)))
     }
 }
 

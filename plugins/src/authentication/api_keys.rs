@@ -166,6 +166,12 @@ impl ApiKeyTable {
         self.keys.is_empty()
     }
 
+    /// Whether a key that verified before would verify now.
+    pub(super) fn stands(&self, identity: &Identity, now: UnixSeconds) -> Result<(), Why> {
+        let entry = identity.key_id().and_then(|id| self.keys.get(id)).ok_or(Why::ApiKeyUnknown)?;
+        entry.stands(now)
+    }
+
     /// Verifies a key. The hash is made and compared whether the id is known or not.
     pub(super) fn verify(&self, key: &[u8], now: UnixSeconds) -> Result<Arc<Identity>, Why> {
         let presented = parse(key, self.brand.as_ref().ok_or(Why::ApiKeyUnknown)?)?;
@@ -174,13 +180,20 @@ impl ApiKeyTable {
         let stored = entry.map_or(&self.dummy, |entry| &entry.hash);
         let equal = bool::from(made.as_ref().ct_eq(stored.as_slice()));
         let Some(entry) = entry.filter(|_| equal) else { return Err(Why::ApiKeyUnknown) };
-        if entry.revoked {
+        entry.stands(now)?;
+        Ok(Arc::clone(&entry.identity))
+    }
+}
+
+impl Entry {
+    fn stands(&self, now: UnixSeconds) -> Result<(), Why> {
+        if self.revoked {
             return Err(Why::ApiKeyRevoked);
         }
-        if now >= entry.expires {
+        if now >= self.expires {
             return Err(Why::ApiKeyExpired);
         }
-        Ok(Arc::clone(&entry.identity))
+        Ok(())
     }
 }
 

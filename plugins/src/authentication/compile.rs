@@ -5,10 +5,12 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, agents, check_issuers,
+    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, Route, RouteRule, agents,
+    check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
+use crate::revocations::{Freshness, UNTIL_EXP_MAX};
 
 const REASON_CHARS_MIN: usize = 10;
 
@@ -22,9 +24,11 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
     for (name, settings) in input.listeners {
         settings.iter().for_each(|settings| agents::check(name, settings, issues));
     }
-    for (route, auth) in input.routes {
-        check_route(&route.name, auth, &input, issues);
+    for route in input.routes {
+        check_route(&route.route.name, route.auth, &input, issues);
+        check_until_exp(route, &input, issues);
     }
+    input.max_stale.check(issues);
     check_environments(&input, issues);
     if issues.as_slice().len() != before {
         return None;
@@ -39,17 +43,18 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         issuer.cookie.as_ref().map(|cookie| CookieName { name: cookie.value.clone(), issuer: index })
     });
     let known = Known { api_key_prefix: input.api_keys.map(|_| format!("{brand}_")), cookies: cookies.collect() };
-    let slots = input.routes.iter().map(|(route, _)| route.id.index().saturating_add(1)).max().unwrap_or(0);
+    let slots = input.routes.iter().map(|route| route.route.id.index().saturating_add(1)).max().unwrap_or(0);
     let mut routes: Vec<Option<RouteRule>> = Vec::new();
     routes.resize_with(slots, || None);
-    for (route, auth) in input.routes {
-        if let Some(slot) = routes.get_mut(route.id.index()) {
-            *slot = Some(route_rule(&auth.value, &input));
+    for route in input.routes {
+        if let Some(slot) = routes.get_mut(route.route.id.index()) {
+            *slot = Some(route_rule(route, &input));
         }
     }
     let settings_generation = needs.cache.settings_generation();
     let certificates = input.listeners.iter().map(|(_, settings)| settings.map(agents::Rules::compile)).collect();
-    Some(Authentication { issuers, routes, certificates, known, needs: needs.clone(), settings_generation })
+    let max_stale = input.max_stale.clone();
+    Some(Authentication { issuers, routes, certificates, known, needs: needs.clone(), settings_generation, max_stale })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -89,7 +94,8 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
     })
 }
 
-fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
+fn route_rule(route: &Route<'_>, input: &Input<'_>) -> RouteRule {
+    let Route { route: _, auth: At { value: auth, span: _ }, revocation } = route;
     let accepts = |kind: Accept| auth.accept.iter().flat_map(|list| &list.value).any(|entry| entry.value == kind);
     let names = || input.issuers.keys();
     // A public route knows every credential: one that is present is verified, whoever issued it.
@@ -102,6 +108,39 @@ fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
         certificate: public || accepts(Accept::Certificate),
         environment: auth.environment.as_ref().map(|environment| environment.value.clone()),
         forward: auth.credentials,
+        freshness: revocation.value,
+    }
+}
+
+/// Without a bound on how old what is known may be, the credential's own life is the bound: it must be a short one.
+fn check_until_exp(route: &Route<'_>, input: &Input<'_>, issues: &mut Issues) {
+    let Route { route, auth, revocation } = route;
+    match revocation.value {
+        Freshness::Strict | Freshness::Standard => return,
+        Freshness::UntilExp => {}
+    }
+    let accepts = |wanted: &Accept| match &auth.value.accept {
+        Some(list) => list.value.iter().any(|entry| entry.value == *wanted),
+        // A public route takes every credential.
+        None => true,
+    };
+    let mut refuse = |what: String, help: &str| {
+        let message = format!("route `{}` has revocation = \"until_exp\" and accepts {what}", route.name);
+        issues.push_help("auth.until_exp", &revocation.span, message, help.to_owned());
+    };
+    for (name, issuer) in input.issuers {
+        let accepted = accepts(&Accept::Jwt(name.clone())) || accepts(&Accept::Cookie(name.clone()));
+        let (lifetime, most) = (issuer.max_lifetime.value, UNTIL_EXP_MAX);
+        if accepted && lifetime > most {
+            let what = format!("tokens of issuer `{name}`, which may live {lifetime}: it is for {most} at most");
+            refuse(what, "write max_lifetime = \"5m\" for the issuer, or revocation = \"standard\"");
+        }
+    }
+    if accepts(&Accept::ApiKey) && input.api_keys.is_some() {
+        refuse("API keys, which live for months".to_owned(), "write revocation = \"standard\"");
+    }
+    if accepts(&Accept::Certificate) && input.listeners.iter().any(|(_, settings)| settings.is_some()) {
+        refuse("client certificates, which live for days".to_owned(), "write revocation = \"standard\"");
     }
 }
 
@@ -174,7 +213,7 @@ fn check_environments(input: &Input<'_>, issues: &mut Issues) {
         };
         let asks =
             |auth: &Auth| auth.environment.is_some() && auth.accept.iter().flat_map(|list| &list.value).any(of_this);
-        if !input.routes.iter().any(|(_, auth)| asks(&auth.value)) {
+        if !input.routes.iter().any(|route| asks(&route.auth.value)) {
             let message = format!("issuer `{name}` tells roles by environment, and no route that accepts it names one");
             issues.push("issuers.environments_unused", &claim.span, message);
         }

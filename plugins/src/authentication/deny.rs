@@ -23,6 +23,13 @@ pub const MALFORMED: Code = Code {
 /// The credential is not valid here.
 pub const INVALID: Code = Code { name: "authentication.invalid", status: 401, title: "The credential is not valid" };
 
+/// Nobody can tell whether the credential was revoked. No refusal: the control could not decide.
+pub const STALE: Code = Code {
+    name: "authentication.stale",
+    status: 503,
+    title: "The gateway cannot tell right now whether the credential was revoked",
+};
+
 /// How a request that is ambiguous about its credential is challenged (RFC 6750 3.1), whoever found it so.
 pub(crate) const MALFORMED_CHALLENGE: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="portcullis", error="invalid_request""#);
@@ -263,7 +270,7 @@ impl Why {
 }
 
 impl Refusal for Deny {
-    const CODES: &'static [Code] = &[REQUIRED, MALFORMED, INVALID];
+    const CODES: &'static [Code] = &[REQUIRED, MALFORMED, INVALID, STALE];
 
     fn code(&self) -> Code {
         match self {

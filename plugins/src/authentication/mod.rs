@@ -29,6 +29,7 @@ mod key_server;
 mod keys;
 mod notes;
 mod settings;
+mod standing;
 pub(crate) mod strict_json;
 mod token;
 
@@ -36,7 +37,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portcullis_api::{
-    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UnixSeconds, Verdict,
+    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UNAVAILABLE,
+    UnixSeconds, Verdict,
 };
 
 pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
@@ -53,7 +55,7 @@ pub(crate) use check_issuers::ISS_BYTES_MAX;
 pub(crate) use claims::{JTI_BYTES_MAX, SID_BYTES_MAX, SUBJECT_BYTES_MAX, is_printable};
 pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, strip_cookie_bytes};
 pub(crate) use deny::MALFORMED_CHALLENGE;
-pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, Why};
+pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, STALE, Why};
 pub use discovery::{DiscoveryError, jwks_uri};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
@@ -66,7 +68,7 @@ pub use settings::*;
 use connection::bound;
 use credential::{Known, Presented};
 
-use crate::revocations::Revocations;
+use crate::revocations::{Freshness, MaxStale, Revocations};
 
 /// What the document says of credentials.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +79,21 @@ pub struct Input<'d> {
     pub api_keys: Option<&'d ApiKeys>,
     /// Each listener's name and `client_certificates`, in the order of their indexes.
     pub listeners: &'d [(&'d str, Option<&'d ClientCertificates>)],
-    /// Each route's `auth`.
-    pub routes: &'d [(RouteRef, &'d At<Auth>)],
+    /// Each route.
+    pub routes: &'d [Route<'d>],
+    /// How old what is known of revocations may be.
+    pub max_stale: &'d MaxStale,
+}
+
+/// What the document says of one route.
+#[derive(Debug, Clone)]
+pub struct Route<'d> {
+    /// Its id and name.
+    pub route: RouteRef,
+    /// How requests are authenticated.
+    pub auth: &'d At<Auth>,
+    /// How fresh what is known of revocations must be.
+    pub revocation: &'d At<Freshness>,
 }
 
 /// What must be known: the canonical request and its route.
@@ -116,6 +131,7 @@ pub struct Authentication {
     known: Known,
     needs: Needs,
     settings_generation: u64,
+    max_stale: MaxStale,
 }
 
 /// One issuer, compiled.
@@ -140,6 +156,7 @@ struct RouteRule {
     certificate: bool,
     environment: Option<Environment>,
     forward: ForwardCredentials,
+    freshness: Freshness,
 }
 
 /// What a request without a credential is.
@@ -260,7 +277,8 @@ impl Authentication {
                 });
             }
         };
-        match verified.and_then(|identity| self.unrevoked(identity)) {
+        let verified = verified.and_then(|identity| self.unrevoked(identity));
+        match verified.and_then(|identity| self.known(route.freshness).map(|()| identity)) {
             Ok(identity) => {
                 let there = route.environment.as_ref().and_then(|place| identity.there(place)).map(Arc::clone);
                 Ok(Verdict::Pass(Authenticated::new(Caller::Verified(there.unwrap_or(identity)))))
@@ -278,16 +296,6 @@ impl Authentication {
         self.needs.key_sets.unknown_kid(name, kid).await.map_err(|CannotTell { why }| {
             Failure::Unknown(fault(format!("whether issuer {name} has a key of this name is not known: {why}")))
         })
-    }
-
-    /// Asked of whatever verified: now, in an earlier request, or as an API key.
-    fn unrevoked(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Failure> {
-        let Some(kind) = self.needs.revocations.revoked(identity.revocable()) else { return Ok(identity) };
-        let issuer = match identity.kind() {
-            Kind::User => Some(identity.issuer().into()),
-            Kind::ApiKey | Kind::Agent => None,
-        };
-        Err(Failure::Denied(Deny::Invalid { why: Why::revoked(kind), issuer }))
     }
 
     fn verify(&self, route: &RouteRule, presented: Presented<'_>, now: UnixSeconds) -> Result<Arc<Identity>, Failure> {
@@ -327,7 +335,7 @@ fn no(why: Why) -> Failure {
 }
 
 fn fault(what: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
-    Fault { control: NAME, what: what.into(), retry_after_s: RETRY_AFTER_S }
+    Fault { control: NAME, what: what.into(), retry_after_s: RETRY_AFTER_S, code: UNAVAILABLE }
 }
 
 #[cfg(test)]

@@ -113,7 +113,12 @@ impl Control for IpAllowlist {
         }
         let Some(route) = self.routes.get(sees.route.index()) else {
             // A route of another snapshot: passing would skip its list.
-            return Err(Fault { control: NAME, what: "no such route in this snapshot".into(), retry_after_s: 1 });
+            return Err(Fault {
+                control: NAME,
+                what: "no such route in this snapshot".into(),
+                retry_after_s: 1,
+                code: portcullis_api::UNAVAILABLE,
+            });
         };
         if route.as_ref().is_some_and(|list| !list.contains(ip)) {
             return Ok(Verdict::Deny(Deny::NotListed(Layer::Route)));

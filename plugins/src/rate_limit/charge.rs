@@ -253,7 +253,7 @@ fn locally(
             }
             (OnStoreFailure::Deny, Mode::Enforce) => {
                 let what = format!("limit `{}`: {why}", asked.rule.name).into();
-                return Err(Fault { control, what, retry_after_s: 1 });
+                return Err(Fault { control, what, retry_after_s: 1, code: portcullis_api::UNAVAILABLE });
             }
         }
     }

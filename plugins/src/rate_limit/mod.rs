@@ -99,7 +99,12 @@ impl Control for RateLimit {
 
 /// A route of another snapshot has no rules here: passing would lift its limits.
 pub(crate) fn no_plan(control: ControlName) -> Fault {
-    Fault { control, what: "no such route in this snapshot".into(), retry_after_s: 1 }
+    Fault {
+        control,
+        what: "no such route in this snapshot".into(),
+        retry_after_s: 1,
+        code: portcullis_api::UNAVAILABLE,
+    }
 }
 
 #[cfg(test)]

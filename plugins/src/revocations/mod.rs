@@ -8,6 +8,7 @@
 //! Invariant: an entry is kept until nothing that it refuses can be valid any more, and never dropped for want of room: a
 //! revocation that does not fit is refused.
 
+mod fresh;
 mod set;
 mod target;
 
@@ -16,6 +17,7 @@ use std::{fmt, str::FromStr};
 use portcullis_api::{TenantId, UnixSeconds, hex};
 use serde::{Deserialize, Serialize};
 
+pub use fresh::{Age, Freshness, MaxStale, UNTIL_EXP_MAX};
 pub use set::{ENTRIES_MAX, Full, Learned, Revocations};
 pub use target::{Target, TargetError, signing_digest};
 
@@ -246,6 +248,11 @@ impl Revocable {
     #[must_use]
     pub(crate) fn new(targets: &[Target], issued: UnixSeconds) -> Self {
         Self { marks: targets.iter().map(|target| (target.kind(), target.mark())).collect(), issued }
+    }
+
+    /// Whether it is of this issuer, session, tenant or whatever else.
+    pub(crate) fn carries(&self, target: &Target) -> bool {
+        self.marks.contains(&(target.kind(), target.mark()))
     }
 
     /// About how many bytes it takes.

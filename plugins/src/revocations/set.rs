@@ -9,9 +9,9 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use portcullis_api::UnixSeconds;
+use portcullis_api::{Micros, UnixSeconds};
 
-use super::{Kind, Mark, Record, Revocable};
+use super::{Age, Kind, Mark, Record, Revocable, fresh::Synced};
 
 /// Revocations that are kept at once: about 60 MB of them.
 pub const ENTRIES_MAX: usize = 200_000;
@@ -23,6 +23,7 @@ pub struct Revocations {
     entries: AtomicUsize,
     entries_max: usize,
     changes: AtomicU64,
+    synced: Synced,
 }
 
 /// What became of a revocation.
@@ -52,7 +53,25 @@ impl Revocations {
             entries: AtomicUsize::new(0),
             entries_max,
             changes: AtomicU64::new(0),
+            synced: Synced::alone(),
         }
+    }
+
+    /// From here on other gateways revoke too: what is known is as old as the last [`Self::confirm`].
+    pub fn follow(&self) {
+        self.synced.follow();
+    }
+
+    /// All that any gateway had revoked at this time is known, in microseconds of the monotonic clock; negative before its
+    /// zero.
+    pub fn confirm(&self, at: i64) {
+        self.synced.confirm(at);
+    }
+
+    /// How old what is known is. The clock is read where others revoke too.
+    #[must_use]
+    pub fn age(&self, now: impl FnOnce() -> Micros) -> Age {
+        self.synced.age(now)
     }
 
     fn shard(&self, mark: &Mark) -> &RwLock<HashMap<Mark, Arc<Record>>> {

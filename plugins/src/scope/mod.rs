@@ -29,7 +29,7 @@ mod tests;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use portcullis_api::{Control, ControlName, Facts, Fault, Issues, RouteId, Strict, TenantId, Verdict};
+use portcullis_api::{Control, ControlName, Facts, Fault, Issues, RouteId, Strict, TenantId, UNAVAILABLE, Verdict};
 
 pub use compile::RouteScope;
 pub use deny::Deny;
@@ -177,5 +177,5 @@ impl Scope {
 }
 
 fn fault(what: &'static str) -> Fault {
-    Fault { control: NAME, what: what.into(), retry_after_s: 1 }
+    Fault { control: NAME, what: what.into(), retry_after_s: 1, code: UNAVAILABLE }
 }

@@ -18,6 +18,8 @@ mod refusals;
 mod responses;
 mod revocations;
 mod revocations_shared;
+mod revocations_stale;
+mod revoked_streams;
 mod scope;
 mod store;
 mod store_modes;

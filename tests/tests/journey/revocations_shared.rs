@@ -99,3 +99,63 @@ fn what_another_gateway_revoked_is_in_the_journal_too() {
     let other = other.crash_and_start();
     assert_eq!(status(&other, "written"), 401);
 }
+
+#[test]
+fn an_entry_that_the_store_has_lost_in_the_middle_is_added_again() {
+    let redis = Redis::start();
+    let gateway = sharing(&redis, "");
+    for name in ["first", "second", "third"] {
+        assert_eq!(revoke(&gateway, name).status, 200);
+    }
+    const STREAM: &str = "portcullis:{portcullis}:revocations";
+    let entries: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", STREAM, "-", "+"]);
+    let (second, _) = &entries[1];
+    assert_eq!(redis.run::<u64>(&["XDEL", STREAM, second]), 1);
+    wait_for("the stream to be whole", || (redis.run::<u64>(&["XLEN", STREAM]) == 3).then_some(()));
+    assert_eq!(status(&sharing(&redis, ""), "second"), 401, "also for who starts later");
+}
+
+fn receipt(answer: &Answer) -> serde_json::Value {
+    serde_json::from_slice::<serde_json::Value>(&answer.body).expect("a document")["receipt"].clone()
+}
+
+#[test]
+fn a_receipt_names_the_gateways_on_which_it_holds_and_those_that_lag() {
+    let redis = Redis::start();
+    let gateways = [(); 3].map(|()| sharing(&redis, ""));
+    let asked = |name: &str| json!({"kind": "jti", "value": name, "issuer": "main", "tenant": "acme", "reason": "r"});
+    let wait = |name: &str| gateways[0].admin_post("/admin/v1/revocations?wait=all", &asked(name));
+    let all = wait("everywhere");
+    let names = |receipt: &serde_json::Value, which: &str| receipt[which].as_array().expect("a list").len();
+    assert_eq!((all.status, names(&receipt(&all), "holds"), names(&receipt(&all), "lagging")), (200, 3, 0), "{all:?}");
+    gateways.iter().for_each(|gateway| assert_eq!(status(gateway, "everywhere"), 401, "at once"));
+    gateways[2].signal("STOP");
+    let late = wait("late");
+    assert_eq!(
+        (late.status, names(&receipt(&late), "holds"), names(&receipt(&late), "lagging")),
+        (202, 2, 1),
+        "{late:?}"
+    );
+    let said = gateways[0].cli(&["revoke", "tenant", "globex", "--reason", "r", "--wait"]);
+    gateways[2].signal("CONT");
+    let told = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && told.contains("have not said yet that it holds there"), "{told}");
+    until_refused(&gateways[2], "late");
+    let said = gateways[0].cli(&["revoke", "tenant", "globex", "--reason", "r", "--wait"]);
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(gateways[0].admin_post("/admin/v1/revocations?wait=some", &asked("x")).status, 400);
+    // Whoever goes says so, and is missed by nobody.
+    let [first, second, third] = gateways;
+    third.signal("TERM");
+    assert_eq!(third.end(), Some(0));
+    let all = first.admin_post("/admin/v1/revocations?wait=all", &asked("later"));
+    assert_eq!((all.status, names(&receipt(&all), "holds")), (200, 2), "{all:?}");
+    drop(second);
+}
+
+#[test]
+fn a_gateway_alone_gives_a_receipt_at_once() {
+    let gateway = Setup::new(&world().upstream).with("[revocations]\njournal = \"revocations.journal\"").start();
+    let said = gateway.cli(&["revoke", "tenant", "globex", "--reason", "r", "--wait"]);
+    assert!(said.status.success() && String::from_utf8_lossy(&said.stdout).contains("it holds on "), "{said:?}");
+}

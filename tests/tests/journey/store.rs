@@ -265,16 +265,17 @@ fn a_gateway_starts_without_its_store() {
         .with(&format!("stores.counters = \"{}\"\nstores.key = \"file:secrets/store\"", redis.url()))
         .with(
             r#"
-        hosts."api.example.test".routes.orders.limits = ["shared"]
+        hosts."api.example.test".routes.public.limits = ["shared"]
         [limits.shared]
-        key = ["tenant"]
+        key = ["client"]
         requests = 3
         window = "1h"
         "#,
         );
     let gateway = setup.launch();
-    let statuses: Vec<u16> = (0..6).map(|_| ask(&gateway, "acme").status).collect();
+    let statuses: Vec<u16> = (0..6).map(|_| gateway.send(&Request::get("/public")).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+    assert_eq!(ask(&gateway, "acme").status, 503, "nobody can tell what is revoked");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) fn frame(text: &str) -> Vec<u8> {
     out
 }
 
-fn socket(gateway: &Gateway, request: &Request) -> H1 {
+pub(crate) fn socket(gateway: &Gateway, request: &Request) -> H1 {
     let mut client = gateway.h1();
     client.send(request.h1());
     let answer = client.answer().expect("an answer");
@@ -140,8 +140,9 @@ fn events_arrive_one_by_one_as_they_are_sent() {
     assert_eq!(gateway.send(&Request::get("/events")).status, 401);
 }
 
-fn grpc_route(upstream: &Upstream, grpc: &GrpcUpstream) -> Gateway {
+pub(crate) fn grpc_route(upstream: &Upstream, grpc: &GrpcUpstream, more: &str) -> Gateway {
     Setup::new(upstream)
+        .with(more)
         .with(&format!(
             r#"
             [upstreams.grpc]
@@ -162,7 +163,7 @@ fn grpc_route(upstream: &Upstream, grpc: &GrpcUpstream) -> Gateway {
 #[test]
 fn grpc_passes_with_its_trailers() {
     let (upstream, grpc) = (Upstream::start(), GrpcUpstream::start());
-    let gateway = grpc_route(&upstream, &grpc);
+    let gateway = grpc_route(&upstream, &grpc, "");
     let message = b"\0\0\0\0\x05hello";
     let call =
         || Request::new("POST", "/echo.Echo/Say").header("Content-Type", "application/grpc").header("TE", "trailers");
@@ -189,7 +190,7 @@ fn grpc_passes_with_its_trailers() {
 #[test]
 fn a_reserved_name_does_not_reach_an_http2_upstream_either() {
     let (upstream, grpc) = (Upstream::start(), GrpcUpstream::start());
-    let gateway = grpc_route(&upstream, &grpc);
+    let gateway = grpc_route(&upstream, &grpc, "");
     let request = Request::new("POST", "/echo.Echo/Say")
         .bearer(main_token("acme"))
         .header("Content-Type", "application/grpc")

@@ -106,7 +106,7 @@ pub(super) struct Edge {
     pub(super) address: SocketAddr,
     pub(super) log: Log,
     pub(super) table: Arc<ArcSwap<TlsTable>>,
-    pub(super) terminator: Arc<Terminator<HttpProxy<Probe>>>,
+    pub(super) terminator: Arc<Terminator<Lasting<HttpProxy<Probe>>>>,
     _shutdown: watch::Sender<bool>,
 }
 

@@ -15,7 +15,7 @@ use super::{
 const KEPT_S: u64 = 367 * 86_400;
 
 /// The stream, over the connection of the counters.
-pub(crate) struct RedisRevocations(Tail);
+pub(crate) struct RedisRevocations(pub(super) Tail);
 
 /// One page of the stream.
 pub(crate) struct Page {
@@ -25,6 +25,10 @@ pub(crate) struct Page {
     pub(crate) last: Option<String>,
     /// What stands there.
     pub(crate) records: Vec<Record>,
+    /// How many entries are new, whether or not they can be read.
+    pub(crate) fresh: u64,
+    /// How many the stream has, at the same moment.
+    pub(crate) length: u64,
     pub(crate) more: bool,
 }
 
@@ -40,27 +44,32 @@ impl RedisRevocations {
         format!("{}{}", self.0.inner.keys, self.0.kind)
     }
 
-    /// Adds a revocation. When this answers the store has it.
-    pub(crate) async fn add(&self, record: &Record) -> Result<(), StoreFault> {
+    /// Adds a revocation. When this answers the store has it, as the entry of this id.
+    pub(crate) async fn add(&self, record: &Record) -> Result<String, StoreFault> {
         let json =
             serde_json::to_string(record).map_err(|_| StoreFault::Refused("a record without JSON".to_owned()))?;
         let (key, oldest) = (self.key(), record.at.saturating_sub(KEPT_S).saturating_mul(1000));
         let mut commands = ::redis::pipe();
-        commands.cmd("XADD").arg(&key).arg("MINID").arg("~").arg(oldest).arg("*").arg("r").arg(json).ignore();
+        commands.cmd("XADD").arg(&key).arg("MINID").arg("~").arg(oldest).arg("*").arg("r").arg(json);
         commands.cmd("PEXPIRE").arg(&key).arg(KEPT_S.saturating_mul(1000)).ignore();
-        self.0.ask(async |mut live: MultiplexedConnection| commands.query_async(&mut live).await).await
+        let (id,) = self.0.ask(async |mut live: MultiplexedConnection| commands.query_async(&mut live).await).await?;
+        Ok(id)
     }
 
     /// What stands there from this entry on, it included: that it is still there shows that nothing was lost meanwhile.
     pub(crate) async fn read(&self, from: Option<&str>) -> Result<Page, StoreFault> {
-        let mut command = ::redis::cmd("XRANGE");
-        command.arg(self.key()).arg(from.unwrap_or("-")).arg("+").arg("COUNT").arg(PAGE);
-        let ask = async |mut live: MultiplexedConnection| command.query_async(&mut live).await;
-        let entries: Vec<(String, Vec<String>)> = self.0.ask(ask).await?;
+        let mut commands = ::redis::pipe();
+        // At one moment: who counts along knows whether something before the page is gone.
+        commands.atomic().cmd("XRANGE").arg(self.key()).arg(from.unwrap_or("-")).arg("+").arg("COUNT").arg(PAGE);
+        commands.cmd("XLEN").arg(self.key());
+        let ask = async |mut live: MultiplexedConnection| commands.query_async(&mut live).await;
+        let (entries, length): (Vec<(String, Vec<String>)>, u64) = self.0.ask(ask).await?;
         let (first, last) = (entries.first().map(|(id, _)| id.clone()), entries.last().map(|(id, _)| id.clone()));
         let more = entries.len() >= PAGE;
-        let fresh = entries.into_iter().filter(|(id, _)| Some(id.as_str()) != from);
-        Ok(Page { first, last, records: fresh.filter_map(|(_, fields)| record(&fields)).collect(), more })
+        let fresh: Vec<_> = entries.into_iter().filter(|(id, _)| Some(id.as_str()) != from).collect();
+        let count = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
+        let records = fresh.iter().filter_map(|(_, fields)| record(fields)).collect();
+        Ok(Page { first, last, records, fresh: count, length, more })
     }
 }
 

@@ -6,7 +6,7 @@ use portcullis_api::TenantId;
 use serde_json::{Value, json};
 
 use super::{super::*, rig::*};
-use crate::revocations::{Kind, Reason, Record, Target};
+use crate::revocations::{Freshness, Kind, Reason, Record, Target};
 
 fn revoke(rig: &Rig, kind: Kind, value: &str, at: u64) {
     let tenant = TenantId::parse("acme").unwrap();
@@ -164,4 +164,87 @@ fn a_session_that_cannot_be_read_is_refused_for_it_could_not_be_revoked() {
         assert_eq!(rig.bearer(MAIN, &token).why(), Some("sid malformed"), "{sid}");
     }
     assert!(rig.bearer(MAIN, &token(&rig, |payload| payload["sid"] = json!("s".repeat(255)))).is_verified());
+}
+
+#[test]
+fn key_08_what_is_too_old_to_tell_is_a_fault_with_a_code_and_what_is_known_stays_refused() {
+    let classes = "[revocation]\na_main = \"strict\"\n[max_stale]\nstrict = \"2s\"\nstandard = \"9s\"";
+    let text = format!("{DOC}\n{classes}");
+    let rig = Rig::new();
+    let control = compile(&text, &rig.needs, &mut Issues::default()).unwrap();
+    let bearer = |route: u32, token: &str| ask(&control, route, &[("authorization", &format!("Bearer {token}"))]);
+    let known = token(&rig, |payload| payload["jti"] = json!("known"));
+    let stale = |route: u32| matches!(bearer(route, &token(&rig, |_| {})), Answer::Fault(_));
+    revoke(&rig, Kind::Jti, "known", NOW);
+    assert_eq!((stale(MAIN), stale(BOTH)), (false, false), "alone it decides what is revoked");
+    rig.needs.revocations.follow();
+    assert_eq!((stale(MAIN), stale(BOTH)), (true, true), "nothing was ever heard");
+    rig.needs.revocations.confirm(0);
+    for (later, behind) in [(2, (false, false)), (3, (true, false)), (9, (true, false)), (10, (true, true))] {
+        rig.at(NOW + later);
+        assert_eq!((stale(MAIN), stale(BOTH)), behind, "after {later} s");
+        assert_eq!(bearer(MAIN, &known).why(), Some("token revoked"), "what is known is no fault");
+        assert_eq!(bearer(MAIN, "x").why(), Some("token is not three parts"), "and nobody is told that it may be good");
+        assert_eq!(ask(&control, PUBLIC, &[]), Answer::Anonymous, "nobody's credential depends on it");
+    }
+    let Answer::Fault(what) = bearer(MAIN, &token(&rig, |_| {})) else { panic!("it cannot tell") };
+    assert_eq!(what, "what is revoked was confirmed 10 s ago, and a strict route needs it within 2s");
+    rig.needs.revocations.confirm(10_000_000);
+    assert_eq!((stale(MAIN), stale(BOTH)), (false, false), "it was heard again");
+}
+
+#[test]
+fn a_route_whose_tokens_are_short_lived_may_do_without() {
+    let text = DOC.replace("[issuers.main]", "[issuers.main]\nmax_lifetime = \"5m\"");
+    let text = format!("{text}\n[revocation]\na_main = \"until_exp\"");
+    let rig = Rig::new();
+    let control = compile(&text, &rig.needs, &mut Issues::default()).unwrap();
+    rig.needs.revocations.follow();
+    let token = token(&rig, |_| {});
+    let bearer = |token: &str| ask(&control, MAIN, &[("authorization", &format!("Bearer {token}"))]);
+    assert!(bearer(&token).is_verified());
+    rig.at(NOW + 100);
+    assert_eq!(bearer(&token).why(), Some("expired"));
+}
+
+#[test]
+fn who_is_under_way_is_asked_about_again() {
+    let rig = Rig::new();
+    let identity = |fields: &[(&'static str, &str)]| identity(&rig.control, BOTH, fields);
+    let bearer = identity(&[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
+    let key = identity(&[("x-api-key", &rig.api_key)]);
+    let still = |who: &Identity| match rig.control.still(who, Freshness::Standard) {
+        Ok(Verdict::Pass(())) => "still",
+        Ok(Verdict::Deny(Deny::Invalid { why, .. })) => why.as_str(),
+        Ok(Verdict::Deny(_)) => "another refusal",
+        Err(_) => "nobody can tell",
+    };
+    assert_eq!((still(&bearer), still(&key)), ("still", "still"));
+    rig.needs.revocations.follow();
+    assert_eq!((still(&bearer), still(&key)), ("nobody can tell", "nobody can tell"));
+    rig.needs.revocations.confirm(i64::MAX);
+    revoke(&rig, Kind::Tenant, "acme", NOW);
+    assert_eq!((still(&bearer), still(&key)), ("tenant revoked", "tenant revoked"));
+    rig.at(NOW + 100);
+    assert_eq!((still(&bearer), still(&key)), ("expired", "tenant revoked"));
+    rig.at(NOW + 90 * 86_400);
+    assert_eq!(still(&key), "api key expired");
+    rig.needs.api_keys.store(Arc::new(ApiKeyTable::empty()));
+    assert_eq!(still(&key), "api key unknown");
+}
+
+#[test]
+fn who_is_under_way_ends_with_an_issuer_that_is_gone_or_is_another_one() {
+    let rig = Rig::new();
+    let who = identity(&rig.control, BOTH, &[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
+    for (text, known) in [
+        (DOC.to_owned(), true),
+        (DOC.replace("[issuers.main]", "[issuers.other]").replace("jwt:main", "jwt:other"), false),
+        (DOC.replace(ISS, "https://id2.example.com"), false),
+    ] {
+        let (needs, _cells) = needs(&["main", "local", "other"], Arc::clone(&rig.clock));
+        let control = compile(&text, &needs, &mut Issues::default()).unwrap();
+        let still = control.still(&who, Freshness::Standard).unwrap();
+        assert_eq!(matches!(still, Verdict::Pass(())), known);
+    }
 }

@@ -68,12 +68,15 @@ pub(in crate::authentication) struct Doc {
     pub(in crate::authentication) api_keys: Option<ApiKeys>,
     #[serde(default)]
     pub(in crate::authentication) routes: BTreeMap<String, At<Auth>>,
+    #[serde(default)]
+    pub(in crate::authentication) revocation: BTreeMap<String, At<Freshness>>,
+    pub(in crate::authentication) max_stale: Option<MaxStale>,
 }
 
 pub(in crate::authentication) struct StillClock(pub(in crate::authentication) AtomicU64);
 impl Clock for StillClock {
     fn now(&self) -> Micros {
-        0
+        self.0.load(Ordering::Relaxed).saturating_sub(NOW).saturating_mul(1_000_000)
     }
     fn unix(&self) -> UnixSeconds {
         self.0.load(Ordering::Relaxed)
@@ -119,15 +122,19 @@ pub(in crate::authentication) struct Rig {
 
 pub(in crate::authentication) fn compile(text: &str, needs: &Needs, issues: &mut Issues) -> Option<Authentication> {
     let doc: Doc = toml::from_str(text).unwrap();
-    let routes: Vec<(RouteRef, &At<Auth>)> = doc
+    let (revocation, max_stale) = (At::nowhere(Freshness::Standard), MaxStale::default());
+    let routes: Vec<Route<'_>> = doc
         .routes
         .iter()
         .zip(0..)
         .map(|((name, auth), index)| {
-            (RouteRef { id: RouteId::new(index), name: format!("a.example/{name}").into() }, auth)
+            let route = RouteRef { id: RouteId::new(index), name: format!("a.example/{name}").into() };
+            Route { route, auth, revocation: doc.revocation.get(name).unwrap_or(&revocation) }
         })
         .collect();
-    let input = Input { issuers: &doc.issuers, api_keys: doc.api_keys.as_ref(), listeners: &[], routes: &routes };
+    let max_stale = doc.max_stale.as_ref().unwrap_or(&max_stale);
+    let input =
+        Input { issuers: &doc.issuers, api_keys: doc.api_keys.as_ref(), listeners: &[], routes: &routes, max_stale };
     Authentication::compile(input, needs, issues)
 }
 
@@ -272,7 +279,11 @@ impl Answer {
     }
 }
 
-pub(in crate::authentication) fn ask(control: &Authentication, route: u32, fields: &[(&'static str, &str)]) -> Answer {
+fn verdict(
+    control: &Authentication,
+    route: u32,
+    fields: &[(&'static str, &str)],
+) -> Result<Verdict<Authenticated, Deny>, Fault> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -287,7 +298,11 @@ pub(in crate::authentication) fn ask(control: &Authentication, route: u32, field
     };
     let check = pin!(control.check(Sees { facts, route: RouteId::new(route), certificate: None }));
     let Poll::Ready(verdict) = check.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it never waits") };
-    match verdict {
+    verdict
+}
+
+pub(in crate::authentication) fn ask(control: &Authentication, route: u32, fields: &[(&'static str, &str)]) -> Answer {
+    match verdict(control, route, fields) {
         Err(fault) => Answer::Fault(fault.what.into_owned()),
         Ok(Verdict::Pass(proof)) => match proof.caller() {
             Caller::Anonymous => Answer::Anonymous,
@@ -312,5 +327,20 @@ pub(in crate::authentication) fn ask(control: &Authentication, route: u32, field
                 challenge: answer["www-authenticate"].to_str().unwrap().to_owned(),
             }
         }
+    }
+}
+
+/// Who comes in with these fields.
+pub(in crate::authentication) fn identity(
+    control: &Authentication,
+    route: u32,
+    fields: &[(&'static str, &str)],
+) -> Arc<Identity> {
+    match verdict(control, route, fields) {
+        Ok(Verdict::Pass(proof)) => match proof.caller() {
+            Caller::Verified(identity) => Arc::clone(identity),
+            Caller::Anonymous => panic!("it is anonymous"),
+        },
+        other => panic!("{other:?}"),
     }
 }

@@ -149,8 +149,14 @@ async fn the_rights_of_the_shipped_user_are_enough() {
     lock_and_unlock(&counters.logins()).await;
     let target = Target::parse(Kind::Tenant, None, None, "acme").unwrap();
     let record = Record::new(&target, 1_800_000_000, Reason::try_from("a test".to_owned()).unwrap());
-    counters.revocations().add(&record).await.unwrap();
-    assert_eq!(counters.revocations().read(None).await.unwrap().records, [record]);
+    let revocations = counters.revocations();
+    let entry = revocations.add(&record).await.unwrap();
+    let page = revocations.read(None).await.unwrap();
+    assert_eq!((page.records, page.length, page.last.as_deref()), (vec![record], 1, Some(entry.as_str())));
+    revocations.say("here", Some(&entry), std::time::Duration::from_secs(9)).await.unwrap();
+    assert_eq!(revocations.gateways().await.unwrap().len(), 1);
+    revocations.leave("here").await;
+    assert_eq!(revocations.gateways().await.unwrap(), []);
     // And no more than that: what others keep there is out of reach.
     let () = server.run(&["SET", "other", "1"]).await;
     let client = ::redis::Client::open(format!("redis://portcullis:secret@127.0.0.1:{}/", server.port())).unwrap();

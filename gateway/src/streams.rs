@@ -1,0 +1,208 @@
+//! Exchanges that go on: WebSockets, events, gRPC calls, long transfers. Whoever came in with one is asked about again when
+//! something was revoked, when their credential ends, when the configuration or the API keys change, and when what is known
+//! of revocations has grown too old: an exchange goes on for as long as a new request would be let in.
+//!
+//! A short exchange costs a look at the clock: one is followed from its head on when it can be told from the head that it
+//! lasts, and else at the first bytes that pass after [`LONG`]. Until then it is no more than a request that was let in.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::{StatusCode, header};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use portcullis_api::{Mode, Outcome, Rejection};
+use portcullis_config::document::RouteKind;
+use portcullis_plugins::{
+    authentication::{Caller, Identity},
+    revocations::{Age, Freshness},
+};
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    edge::{self, ConnInfo},
+    gateway::Gateway,
+    record::{self, Exchange},
+    trip::Trip,
+};
+
+/// An exchange is followed after so long.
+const LONG: Duration = Duration::from_secs(1);
+/// Between two looks at the latest: the wall clock may have been set.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// A moment longer than until something is too old.
+const A_MOMENT: Duration = Duration::from_millis(1);
+
+/// RFC 6455, 7.4.1: policy violation.
+const NO_LONGER_LET_IN: u16 = 1008;
+/// The registry of RFC 6455, 11.7: try again later.
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// That something changed which may end exchanges.
+#[derive(Debug)]
+pub(crate) struct News(watch::Sender<u64>);
+
+impl Default for News {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl News {
+    /// Tells all who follow.
+    pub(crate) fn tell(&self) {
+        self.0.send_modify(|news| *news = news.wrapping_add(1));
+    }
+}
+
+/// An exchange that is followed.
+pub(crate) struct Followed {
+    gateway: Arc<Gateway>,
+    ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
+    method: Box<str>,
+    http2: bool,
+}
+
+/// Looks at an exchange whose answer begins, and follows it where it goes on.
+///
+/// # Errors
+/// Whoever waited for the answer is not let in any more: it is theirs no longer.
+pub(crate) fn begin(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    head: &ResponseHeader,
+    trip: &mut Trip,
+) -> Result<(), Box<Rejection>> {
+    let Some((identity, freshness)) = whose(trip) else { return Ok(()) };
+    if trip.started.elapsed() >= LONG {
+        again(gateway, &identity, freshness).map_err(|refused| {
+            let (rejection, outcome) = *refused;
+            trip.trail.refused(&rejection, outcome, Mode::Enforce);
+            Box::new(rejection)
+        })?;
+    } else if !goes_on(head, trip) {
+        return Ok(());
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(conn) = &trip.conn
+    {
+        conn.switched();
+    }
+    follow(gateway, session, trip, (identity, freshness));
+    Ok(())
+}
+
+/// Follows an exchange that goes on though its head did not say so.
+pub(crate) fn passed(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip) {
+    if trip.followed.is_none()
+        && trip.started.elapsed() >= LONG
+        && let Some(whose) = whose(trip)
+    {
+        follow(gateway, session, trip, whose);
+    }
+}
+
+/// Who came in with it; nobody whose credential could end.
+fn whose(trip: &Trip) -> Option<(Arc<Identity>, Freshness)> {
+    let control = trip.snapshot.controls.authentication.control()?;
+    match (&trip.caller, trip.route) {
+        (Some(Caller::Verified(identity)), Some(route)) => Some((Arc::clone(identity), control.freshness(route))),
+        (Some(Caller::Anonymous) | None, _) | (Some(Caller::Verified(_)), None) => None,
+    }
+}
+
+fn goes_on(head: &ResponseHeader, trip: &Trip) -> bool {
+    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&[][..], |kind| kind.as_bytes());
+    let is = |name: &[u8]| kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    let route = trip.route().map(|route| route.kind);
+    head.status == StatusCode::SWITCHING_PROTOCOLS
+        || route == Some(RouteKind::Stream)
+        || is(b"text/event-stream")
+        || is(b"application/grpc")
+}
+
+fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Arc<Identity>, Freshness)) {
+    let ended = Arc::new(OnceLock::new());
+    let conn = trip.conn.clone().filter(|_| trip.websocket);
+    if !edge::end_when(until_ended(Arc::clone(gateway), whose, conn, Arc::clone(&ended))) {
+        tracing::error!(event = "gateway.bug", "an exchange outside the edge cannot be ended");
+    }
+    trip.followed = Some(Followed {
+        gateway: Arc::clone(gateway),
+        ended,
+        method: session.req_header().method.as_str().into(),
+        http2: session.is_http2(),
+    });
+}
+
+fn again(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Result<(), Box<(Rejection, Outcome)>> {
+    // By what is in force now, not by what the request came in under.
+    gateway.snapshot.load().controls.authentication.again(|control| control.still(identity, freshness))
+}
+
+/// Done when they would not be let in any more.
+async fn until_ended(
+    gateway: Arc<Gateway>,
+    (identity, freshness): (Arc<Identity>, Freshness),
+    websocket: Option<Arc<ConnInfo>>,
+    ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
+) {
+    let mut news = gateway.news.0.subscribe();
+    loop {
+        // What is told from here on is looked at next.
+        news.mark_unchanged();
+        if let Err(refused) = again(&gateway, &identity, freshness) {
+            if let Some(conn) = &websocket {
+                conn.say_goodbye(match refused.1 {
+                    Outcome::Fault => TRY_AGAIN_LATER,
+                    Outcome::Deny | Outcome::Pass | Outcome::Off | Outcome::Degraded => NO_LONGER_LET_IN,
+                });
+            }
+            // Nobody else sets it.
+            let _ = ended.set(refused);
+            return;
+        }
+        tokio::select! {
+            // Its sender lives as long as the gateway.
+            _told = news.changed() => {}
+            () = sleep(next_look(&gateway, &identity, freshness)) => {}
+        }
+    }
+}
+
+/// When they may be let in no more though nobody tells: by the clock.
+fn next_look(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Duration {
+    let expiry = identity.expires().map(|expires| gateway.clock.until(expires));
+    let snapshot = gateway.snapshot.load();
+    let max = snapshot.controls.authentication.control().and_then(|control| control.max_stale().of(freshness));
+    let stale = match (gateway.revocations.age(), max) {
+        // Also where this gateway decides alone, which is then looked at as seldom as it has to.
+        (Age::Known(age), Some(max)) => Some(Duration::from_micros(max.as_micros().saturating_sub(age))),
+        (Age::Unknown, Some(_)) | (_, None) => None,
+    };
+    [expiry, stale].into_iter().flatten().fold(LOOK_INTERVAL, Duration::min).saturating_add(A_MOMENT)
+}
+
+impl Followed {
+    /// Writes down an exchange that was ended: Pingora hears nothing of it any more.
+    pub(crate) fn finish(self, trip: &mut Trip) {
+        let Self { gateway, ended, method, http2 } = self;
+        gateway.metrics.in_flight.dec();
+        trip.over();
+        drop(trip.phase.take());
+        if let Some(refused) = ended.get() {
+            let (rejection, outcome) = &**refused;
+            trip.trail.refused(rejection, *outcome, Mode::Enforce);
+            trip.answer.code = Some(rejection.code.name);
+            gateway.metrics.streams_ended.with_label_values(&[rejection.code.name]).inc();
+        }
+        let status = match trip.answer.status {
+            0 => 499,
+            status => status,
+        };
+        let [bytes_in, bytes_out] = trip.carried;
+        record::finish(&gateway, &Exchange { method: &method, bytes_in, bytes_out, http2 }, trip, status);
+    }
+}
