@@ -67,7 +67,8 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     head::answer_preflight(preflight)?;
 
     // 11: who calls.
-    let authenticated = controls.authentication.pass(authentication::Sees { facts, route: route.id }, trail).await?;
+    let asked = authentication::Sees { facts, client, route: route.id };
+    let authenticated = controls.authentication.pass(asked, trail).await?;
     let caller = authenticated.caller();
     trip.caller = Some(caller.clone());
 

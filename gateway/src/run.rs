@@ -126,6 +126,7 @@ impl BackgroundService for State {
             follow::catch_up(&gateway.lockouts),
             gateway.revocations.catch_up()
         );
+        runtime.api_keys.first().await;
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {

@@ -13,7 +13,7 @@ use super::{Room, references::Holds};
 use crate::{
     document::{AccessLog, CountersAt},
     report::{INLINE_SECRET, NO_STORE_URL},
-    settled::{ApiKeysSpec, Counters, IssuerSpec, KeySource, LogSpec, StoresSpec},
+    settled::{Counters, IssuerSpec, KeySource, LogSpec, StoresSpec},
     store_url::{StoreUrl, StoreUrlError, has_password},
 };
 
@@ -176,17 +176,6 @@ impl Room<'_> {
             format!("issuers `{twin}` and `{name}` have one secret, so whoever can sign for one can for both");
         self.issues.push_help(SECRET_TWIN, span, message, "make another with: openssl rand -hex 32");
         false
-    }
-
-    /// The inner `None` is "no API keys", the outer one is "something was wrong".
-    pub(super) fn api_keys(&mut self) -> Option<Option<ApiKeysSpec>> {
-        let Some(api_keys) = &self.document.api_keys else { return Some(None) };
-        let pepper = self.secret(&api_keys.pepper.value, &api_keys.pepper.span, "the pepper")?;
-        let brand = match &api_keys.brand {
-            Some(brand) => brand.value.clone(),
-            None => default_brand()?,
-        };
-        Some(Some(ApiKeysSpec { path: self.resolve(&api_keys.file.value), pepper, brand }))
     }
 }
 

@@ -46,5 +46,6 @@ pub(super) fn identity_of(
         expires: Some(expires),
         jti,
         revocable,
+        uses: None,
     })
 }

@@ -5,7 +5,9 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, RouteRule, check_issuers,
+    Absent, Accept, Auth, Authentication, FailureSettings, Input, Issuer, IssuerRule, Keys, Needs, RouteRule,
+    api_key_uses::failures,
+    check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
 };
@@ -18,6 +20,10 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         .api_keys
         .and_then(|keys| keys.brand.as_ref())
         .map_or_else(|| Environment::parse("pck").ok(), |brand| Some(brand.value.clone()))?;
+    let failures = match input.api_keys {
+        None => failures(&FailureSettings::default(), issues),
+        Some(keys) => failures(&keys.failures, issues),
+    };
     check_issuers::check(input.issuers, issues);
     for (route, auth) in input.routes {
         check_route(&route.name, auth, &input, issues);
@@ -40,11 +46,11 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
     routes.resize_with(slots, || None);
     for (route, auth) in input.routes {
         if let Some(slot) = routes.get_mut(route.id.index()) {
-            *slot = Some(route_rule(&auth.value, &input));
+            *slot = Some(route_rule(&route.name, &auth.value, &input));
         }
     }
     let settings_generation = needs.cache.settings_generation();
-    Some(Authentication { issuers, routes, known, needs: needs.clone(), settings_generation })
+    Some(Authentication { issuers, routes, known, failures: failures?, needs: needs.clone(), settings_generation })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -83,12 +89,13 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
     })
 }
 
-fn route_rule(auth: &Auth, input: &Input<'_>) -> RouteRule {
+fn route_rule(name: &Arc<str>, auth: &Auth, input: &Input<'_>) -> RouteRule {
     let accepts = |kind: Accept| auth.accept.iter().flat_map(|list| &list.value).any(|entry| entry.value == kind);
     let names = || input.issuers.keys();
     // A public route knows every credential: one that is present is verified, whoever issued it.
     let public = auth.public.is_some();
     RouteRule {
+        name: name.clone(),
         absent: if public { Absent::Anonymous } else { Absent::Refused },
         bearer: names().map(|name| public || accepts(Accept::Jwt(name.clone()))).collect(),
         cookie: names().map(|name| public || accepts(Accept::Cookie(name.clone()))).collect(),
@@ -172,7 +179,7 @@ fn check_accept(route: &str, accept: &At<Vec<At<Accept>>>, input: &Input<'_>, is
                         "auth.no_api_keys",
                         &entry.span,
                         format!("route `{route}` accepts API keys, and there is no [api_keys]"),
-                        "write [api_keys] with a file and a pepper",
+                        "write [api_keys] with a file or a store, and a pepper",
                     );
                 }
             }

@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
+use super::api_key_uses::KeyUses;
 use crate::{reserved, revocations::Revocable};
 
 /// A verified caller.
@@ -30,6 +31,8 @@ pub(super) struct Parts {
     pub(super) expires: Option<UnixSeconds>,
     pub(super) jti: Option<String>,
     pub(super) revocable: Revocable,
+    /// Where it may be used, where its record says so.
+    pub(super) uses: Option<KeyUses>,
 }
 
 /// What kind of caller it is.
@@ -173,6 +176,11 @@ impl Identity {
         &self.parts.revocable
     }
 
+    /// Where it may be used beyond what its rights say.
+    pub(super) fn uses(&self) -> Option<&KeyUses> {
+        self.parts.uses.as_ref()
+    }
+
     /// An identity for the tests of other controls. It exists in tests only.
     #[cfg(test)]
     pub(crate) fn for_test(tenant: &str, role: Option<Role>, scopes: &[&str], credential: Credential) -> Self {
@@ -194,6 +202,7 @@ impl Identity {
             expires: None,
             jti: None,
             revocable: Revocable::default(),
+            uses: None,
         })
     }
 
@@ -228,6 +237,7 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         expires: _,
         jti: _,
         revocable: _,
+        uses: _,
     } = parts;
     let subject = HeaderValue::from_str(&reserved::percent_encode_value(&format!("{issuer}:{subject}")))?;
     let mut told = vec![(reserved::SUBJECT, subject), (reserved::KIND, HeaderValue::from_static(kind.as_str()))];

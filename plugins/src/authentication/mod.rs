@@ -8,8 +8,13 @@
 //! Invariants: an [`Identity`] comes out of a verification or not at all. "Cannot tell" is a [`Fault`], "no" is a
 //! [`Deny`], and a credential that is present is never overlooked, also on a public route.
 
+mod api_key_check;
 mod api_key_file;
 mod api_key_issue;
+mod api_key_ledger;
+mod api_key_pepper;
+mod api_key_record;
+mod api_key_uses;
 mod api_keys;
 mod cache;
 mod caller;
@@ -29,12 +34,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portcullis_api::{
-    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UnixSeconds, Verdict,
+    At, ClientIp, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict,
+    UnixSeconds, Verdict,
 };
 
-pub use api_key_file::list_records;
-pub use api_key_file::{ApiKeyFileError, LIFETIME_MAX_S};
+pub use api_key_file::{ApiKeyFileError, RECORDS_MAX, list_records};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
+pub use api_key_ledger::{BadRow, Ledger, Made, OVERLAP_DEFAULT_S, OVERLAP_MAX_S, RotateRequest, Row};
+pub use api_key_pepper::{PEPPERS_MAX, Peppers};
+pub use api_key_record::LIFETIME_MAX_S;
+pub use api_key_uses::{ApiKeyNeeds, FailureSettings, Failures, KeyUse, USE_INTERVAL_S};
 pub use api_keys::ApiKeyTable;
 pub(crate) use api_keys::is_api_key_id;
 pub use cache::{CACHE_BYTES, VerifiedCache};
@@ -52,7 +61,7 @@ pub use settings::*;
 use caller::{identity_of, revocable};
 use credential::{Known, Presented};
 
-use crate::revocations::Revocations;
+use crate::{rate_limit::Numbers, revocations::Revocations};
 
 /// What the document says of credentials.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +79,8 @@ pub struct Input<'d> {
 pub struct Sees<'r> {
     /// The canonical request.
     pub facts: Facts<'r>,
+    /// The settled address.
+    pub client: ClientIp,
     /// The route it takes.
     pub route: RouteId,
 }
@@ -79,8 +90,8 @@ pub struct Sees<'r> {
 pub struct Needs {
     /// Key sets by issuer.
     pub key_sets: Arc<dyn KeySets>,
-    /// The table of API keys, replaced when its file changes.
-    pub api_keys: Arc<ArcSwap<ApiKeyTable>>,
+    /// API keys.
+    pub api_keys: ApiKeyNeeds,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Verified tokens.
@@ -94,6 +105,7 @@ pub struct Authentication {
     issuers: Vec<IssuerRule>,
     routes: Vec<Option<RouteRule>>,
     known: Known,
+    failures: Numbers,
     needs: Needs,
     settings_generation: u64,
 }
@@ -110,6 +122,7 @@ struct IssuerRule {
 
 /// One route, compiled.
 struct RouteRule {
+    name: Arc<str>,
     absent: Absent,
     /// Whether tokens of an issuer are accepted in `Authorization`, by the issuer's index.
     bearer: Vec<bool>,
@@ -214,10 +227,11 @@ impl Authentication {
                 Absent::Anonymous => Verdict::Pass(Authenticated::new(Caller::Anonymous)),
             });
         };
-        let verified = self.verify(route, presented, self.needs.clock.unix());
-        match verified.and_then(|identity| self.unrevoked(identity)) {
+        let now = self.needs.clock.unix();
+        let verified = self.verify(route, presented, now).and_then(|identity| self.unrevoked(identity));
+        match verified.and_then(|identity| self.permitted(identity, &sees, route, now)) {
             Ok(identity) => Ok(Verdict::Pass(Authenticated::new(Caller::Verified(identity)))),
-            Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
+            Err(Failure::Denied(deny)) => Ok(Verdict::Deny(self.counted(deny, sees.client))),
             Err(Failure::Unknown(fault)) => Err(fault),
         }
     }
@@ -241,17 +255,6 @@ impl Authentication {
                 self.token(&route.cookie, Credential::Cookie, Some(issuer), token, now)
             }
         }
-    }
-
-    fn api_key(&self, route: &RouteRule, key: &[u8], now: UnixSeconds) -> Result<Arc<Identity>, Failure> {
-        if !route.api_key {
-            return Err(no(Why::KindNotAccepted));
-        }
-        let identity = self.needs.api_keys.load().verify(key, now).map_err(no)?;
-        if route.environment.as_ref().is_some_and(|needed| identity.environment() != Some(needed)) {
-            return Err(no(Why::ApiKeyEnvironment));
-        }
-        Ok(identity)
     }
 
     /// `accepted` tells by issuer whether the route takes its tokens from this place; `bound` is the issuer whose

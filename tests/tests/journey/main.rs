@@ -8,6 +8,8 @@ mod costs;
 mod edge;
 mod identity;
 mod in_flight;
+mod keystore;
+mod keystore_postgres;
 mod limit_methods;
 mod limits;
 mod lockouts;
