@@ -102,7 +102,7 @@ impl ApiKeys {
     /// Follows the file or the store until the process ends.
     pub(crate) async fn run(&self, metrics: &Metrics) {
         match &self.store {
-            Some(store) => store.run().await,
+            Some(store) => Box::pin(store.run()).await,
             None => self.file.run(metrics).await,
         }
     }

@@ -104,7 +104,7 @@ impl Store {
     /// All records, and the state they are in.
     pub(crate) async fn load(&self) -> Result<(Stamp, Vec<Row>), StoreError> {
         let (stamp, rows) = match self {
-            Self::Sqlite(path) => blocking(path, |path| sqlite::load(path)).await?,
+            Self::Sqlite(path) => blocking(path, sqlite::load).await?,
             Self::Postgres(server) => server.load().await?,
         };
         if rows.len() > RECORDS_MAX { Err(StoreError::Full) } else { Ok((stamp, rows)) }

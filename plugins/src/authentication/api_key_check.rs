@@ -49,14 +49,13 @@ impl Authentication {
     /// A key that is none counts against its network. Only such keys are answered 429, never one that is good: whoever
     /// shares an address with a guesser is not kept out.
     pub(super) fn counted(&self, deny: Deny, client: ClientIp) -> Deny {
-        match deny {
-            Deny::Invalid { why, issuer: None } if why.is_guess() => {
-                match self.needs.api_keys.failures.count(client, &self.failures) {
-                    Some(retry_after_s) => Deny::KeyFailures { why, retry_after_s },
-                    None => Deny::Invalid { why, issuer: None },
-                }
-            }
-            other => other,
+        let Deny::Invalid { why, issuer: None } = deny else { return deny };
+        if !why.is_guess() {
+            return deny;
+        }
+        match self.needs.api_keys.failures.count(client, &self.failures) {
+            Some(retry_after_s) => Deny::KeyFailures { why, retry_after_s },
+            None => deny,
         }
     }
 }

@@ -232,3 +232,7 @@ impl Ledger {
         Ok(active)
     }
 }
+
+#[cfg(test)]
+#[path = "api_key_ledger_tests.rs"]
+mod tests;
