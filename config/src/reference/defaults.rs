@@ -88,6 +88,7 @@ fn apps(out: &mut Defaults) {
         plain: [kind], at: [], none: [path, methods, auth, limits, in_flight, class, ip_allowlist, waf, login, upstream]);
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
         plain: [credentials], at: [], none: [accept, public, scopes, role, environment]);
+    take!(out, "api_keys.failures", authentication::FailureSettings, "", plain: [], at: [attempts, window], none: []);
     if let Some(brand) = crate::settle::default_brand() {
         out.insert(("api_keys".to_owned(), "brand"), written(&brand.as_str()));
     }
