@@ -10,7 +10,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## Show this.
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing to build and test (cmake, redis-server, node, go; Debian and Ubuntu).
+setup: ## Install what is missing to build and test (cmake, redis-server, postgresql, node, go; Debian and Ubuntu).
 	@scripts/setup.sh test
 
 # The development profile: built in half the time of a release, and what `make test` needs is built with it.

@@ -9,8 +9,9 @@ wanted=(cc:gcc cmake:cmake make:make)
 case $purpose in
     build) ;;
     demo) wanted+=(curl:curl) ;;
+    # initdb of PostgreSQL is on nobody's path; its client is, and comes with it
     # node, go and Python's cryptography run the samples of deploy/upstream-examples
-    test) wanted+=(redis-server:redis-server node:nodejs go:golang-go) ;;
+    test) wanted+=(redis-server:redis-server node:nodejs go:golang-go psql:postgresql setpriv:util-linux) ;;
     *)
         echo "setup: unknown purpose '$purpose': write build, demo or test" >&2
         exit 2

@@ -26,8 +26,10 @@ pub(crate) const INLINE_SECRET: &str = "secrets.inline";
 pub(crate) const UNKNOWN_STORE: &str = "stores.unknown";
 /// The code of a store's URL that is none: its password may be anywhere in it.
 pub(crate) const NO_STORE_URL: &str = "stores.no_url";
+/// The same of a store of API keys.
+pub(crate) const NO_KEY_STORE_URL: &str = "api_keys.no_url";
 /// Where what was written may be a secret.
-const HIDDEN: &[&str] = &[INLINE_SECRET, UNKNOWN_STORE, NO_STORE_URL];
+const HIDDEN: &[&str] = &[INLINE_SECRET, UNKNOWN_STORE, NO_STORE_URL, NO_KEY_STORE_URL];
 
 impl Report {
     /// A report over `text`, which came from `origin`. The issues are put in the order of the text.

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use portcullis_api::{Cidrs, Environment, Millis, Secret, TenantId, Topology};
 use portcullis_plugins::{
     assertion,
-    authentication::{Algorithm, CertificateMode},
+    authentication::{Algorithm, ApiKeyFileError, CertificateMode, Peppers},
     cors,
 };
 use rustls::sign::CertifiedKey;
@@ -270,12 +270,76 @@ impl KeySource {
 /// API keys.
 #[derive(Debug, Clone)]
 pub struct ApiKeysSpec {
-    /// The file of key records, resolved. It need not exist: `portcullis keys issue` makes it.
-    pub path: PathBuf,
+    /// Where their records are.
+    pub source: ApiKeySource,
     /// Keys the hashes; at least 32 bytes.
     pub pepper: Secret,
+    /// Those before it, at most 7.
+    pub older_peppers: Vec<Secret>,
     /// The first part of every key.
     pub brand: Environment,
+}
+
+impl ApiKeysSpec {
+    /// The versions of the pepper.
+    ///
+    /// # Errors
+    /// When one can be guessed, or is there twice.
+    pub fn peppers(&self) -> Result<Peppers, ApiKeyFileError> {
+        Peppers::new(&self.pepper, &self.older_peppers)
+    }
+}
+
+/// Where the records of API keys are.
+#[derive(Debug, Clone)]
+pub enum ApiKeySource {
+    /// The file of key records, resolved. It need not exist: `portcullis keys issue` makes it.
+    File(PathBuf),
+    /// A store that is followed and written to.
+    Store(KeyStoreSpec),
+}
+
+/// A store of key records.
+#[derive(Debug, Clone)]
+pub struct KeyStoreSpec {
+    /// Which.
+    pub store: KeyStore,
+    /// How long known keys go on while it is away; whole seconds.
+    pub max_stale: Millis,
+    /// Active keys a tenant may have.
+    pub keys_max: NonZeroU32,
+}
+
+/// Which store.
+#[derive(Debug, Clone)]
+pub enum KeyStore {
+    /// A file, resolved; made where there is none. Its folder is there.
+    Sqlite(PathBuf),
+    /// A server.
+    Postgres(Box<PostgresSpec>),
+}
+
+/// A PostgreSQL server.
+#[derive(Debug, Clone)]
+pub struct PostgresSpec {
+    /// Where it is, and as whom; one host. Says whether TLS is spoken, as `tls` does.
+    pub config: tokio_postgres::Config,
+    /// Whether it is verified.
+    pub tls: PostgresTls,
+    /// As written, to be compared with the next one.
+    pub url: Secret,
+}
+
+/// How a PostgreSQL server is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PostgresTls {
+    /// In the clear, on this machine.
+    Plain,
+    /// Over TLS, certificate and name verified.
+    Verified {
+        /// Who signs its certificate; never empty.
+        roots: Vec<CertificateDer<'static>>,
+    },
 }
 
 /// The security headers of a host's answers, ready to be sent. The default is for requests whose host is unknown.

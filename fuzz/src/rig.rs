@@ -8,7 +8,7 @@ use portcullis_api::{
     At, Clock, Control, Facts, Fault, Issues, Micros, Protocol, RouteId, RouteRef, Secret, UnixSeconds, Verdict,
 };
 use portcullis_plugins::authentication::{
-    Algorithm, ApiKeyTable, ApiKeys, Auth, Authenticated, Authentication, Deny, Input, Issuer, KeySet, KeySetState,
+    Algorithm, ApiKeyNeeds, ApiKeys, Auth, Authenticated, Authentication, Deny, Input, Issuer, KeySet, KeySetState,
     KeySets, Needs, Renewing, Route, Sees, VerifiedCache,
 };
 use portcullis_plugins::revocations::{Freshness, MaxStale, Revocations};
@@ -81,7 +81,7 @@ impl Rig {
         let route = RouteRef { id: RouteId::new(0), name: "a.example/all".into() };
         let needs = Needs {
             key_sets: Arc::new(Cells),
-            api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
+            api_keys: ApiKeyNeeds::none(Arc::new(Still)),
             clock: Arc::new(Still),
             cache: Arc::new(VerifiedCache::new(1 << 20)),
             revocations: Arc::new(Revocations::new(0)),
@@ -114,7 +114,9 @@ impl Rig {
             headers: &headers,
             protocol: Protocol::Http1,
         };
-        let check = pin!(self.0.check(Sees { facts, route: RouteId::new(0), certificate: None }));
+        let client = portcullis_api::Topology::Direct.settle(([127, 0, 0, 1], 1).into(), None, &headers);
+        let client = client.expect("a socket's address is one");
+        let check = pin!(self.0.check(Sees { facts, client, route: RouteId::new(0), certificate: None }));
         match check.poll(&mut std::task::Context::from_waker(Waker::noop())) {
             std::task::Poll::Ready(verdict) => verdict,
             std::task::Poll::Pending => panic!("it waits"),

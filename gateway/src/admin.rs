@@ -1,6 +1,7 @@
-//! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, revocations, limits and
-//! decisions. Loopback only.
+//! The operator's listener: probes, metrics, the key set of assertions, and with a token bans, lockouts, revocations, API keys,
+//! limits and decisions. Loopback only.
 
+mod api_keys;
 mod issuers;
 mod limits;
 mod lockouts;
@@ -45,6 +46,10 @@ impl ServeHttp for Admin {
             (&Method::GET, "/.well-known/portcullis/jwks.json") => self.key_set(),
             (method, _) => match path.strip_prefix("/admin/v1/") {
                 Some(rest) if self.authorized(session) => match rest.split_once('/') {
+                    Some(("api-keys", rest)) => {
+                        api_keys::answer(&self.runtime, session, method, Some(rest), query).await
+                    }
+                    None if rest == "api-keys" => api_keys::answer(&self.runtime, session, method, None, query).await,
                     Some(("limits", limit)) => limits::answer(&self.runtime, method, limit, query).await,
                     Some(("issuers", rest)) => issuers::one(&self.runtime, method, rest).await,
                     None if rest == "issuers" => issuers::answer(&self.runtime, method),
@@ -80,12 +85,24 @@ impl Admin {
             None => "memory".to_owned(),
             Some(redis) => store_health(redis),
         };
+        // A gateway that has not read its API keys yet knows nobody's: another one serves better.
+        let (status, keys) = match self.runtime.api_keys.store.as_ref().map(|store| store.health()) {
+            None => (StatusCode::OK, None),
+            Some(Ok(health)) => (StatusCode::OK, Some(health)),
+            Some(Err(why)) => (StatusCode::SERVICE_UNAVAILABLE, Some(why)),
+        };
+        let mut page = json!({
+            "ready": status == StatusCode::OK,
+            "generation": snapshot.generation,
+            "counters": store,
+            "upstreams": upstreams,
+        });
+        if let (Some(keys), Some(fields)) = (keys, page.as_object_mut()) {
+            fields.insert("api_keys".to_owned(), json!(keys));
+        }
         // A store that is away or an upstream that is down is shown, and does not take the gateway out of rotation:
         // each rule has its posture, and each upstream its 503.
-        json(
-            StatusCode::OK,
-            &json!({ "ready": true, "generation": snapshot.generation, "counters": store, "upstreams": upstreams }),
-        )
+        json(status, &page)
     }
 
     fn key_set(&self) -> Response<Vec<u8>> {

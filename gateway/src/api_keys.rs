@@ -1,41 +1,164 @@
-//! The API keys' file, read behind the traffic. The table outlives every snapshot.
+//! The API keys' file, read behind the traffic, or their store, followed. The table outlives every snapshot.
 //!
 //! Invariant: a table that was read is only ever replaced by another one that was read whole. While the file cannot be
 //! read, the last one stays, and `portcullis_api_keys_last_load_success` is 0 for as long: a key revoked in a file that
 //! we cannot read goes on being accepted, and nobody may overlook that.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
+use anyhow::anyhow;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use portcullis_config::ApiKeysSpec;
-use portcullis_plugins::authentication::ApiKeyTable;
+use portcullis_api::{Clock, Environment};
+use portcullis_config::{ApiKeySource, ApiKeysSpec, Settled};
+use portcullis_plugins::authentication::{ApiKeyNeeds, ApiKeyTable, Failures, KeyUse, Peppers};
 
 use crate::{
     key_sets::{FILE_INTERVAL, Stamp, stamp},
+    key_store::{KeyStoring, Prepared, Uses},
     metrics::Metrics,
     streams::News,
 };
 
-/// The API keys' file.
-pub(crate) struct ApiKeyFile {
+/// Where API keys come from. Whether that is a store, and which, is fixed at the start.
+pub(crate) struct ApiKeys {
+    file: ApiKeyFile,
+    /// Where it is one.
+    pub(crate) store: Option<Arc<KeyStoring>>,
+    used: Arc<dyn KeyUse>,
+    failures: Arc<Failures>,
+}
+
+/// The API keys of one configuration, read and not yet in force.
+pub(crate) enum Next {
+    File(ReadApiKeys),
+    Store(Prepared),
+}
+
+impl ApiKeys {
+    /// Reads a file; a store is read by [`Self::first`], behind the start.
+    ///
+    /// # Errors
+    /// What is wrong with the file, the store's address or a pepper.
+    pub(crate) fn start(settled: &Settled, clock: Arc<dyn Clock>, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let file = ApiKeyFile::default();
+        let failures = Arc::new(Failures::new(clock));
+        match settled.api_keys.as_ref().map(|spec| (spec, &spec.source)) {
+            Some((spec, ApiKeySource::Store(of))) => {
+                let (store, uses) = KeyStoring::new(spec, of, file.table.clone(), (metrics, file.news.clone()))?;
+                Ok(Self { file, store: Some(Arc::new(store)), used: Arc::new(uses), failures })
+            }
+            Some((_, ApiKeySource::File(_))) | None => {
+                file.adopt(file.read(settled.api_keys.as_ref()).map_err(unread)?);
+                Ok(Self { file, store: None, used: Arc::new(Uses::unheard(metrics)), failures })
+            }
+        }
+    }
+
+    /// Told when another table is in force.
+    pub(crate) fn news(&self) -> &Arc<News> {
+        &self.file.news
+    }
+
+    /// What the control needs of them.
+    pub(crate) fn needs(&self) -> ApiKeyNeeds {
+        ApiKeyNeeds { table: self.file.table.clone(), used: self.used.clone(), failures: self.failures.clone() }
+    }
+
     /// The table in force.
-    pub(crate) table: Arc<ArcSwap<ApiKeyTable>>,
+    pub(crate) fn table(&self) -> Arc<ApiKeyTable> {
+        self.file.table.load_full()
+    }
+
+    /// Reads those of the next configuration.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) async fn prepare(&self, settled: &Settled) -> anyhow::Result<Next> {
+        match (&self.store, settled.api_keys.as_ref().map(|spec| (spec, &spec.source))) {
+            (Some(store), Some((spec, ApiKeySource::Store(of)))) => {
+                store.prepare(spec, of).await.map(Next::Store).map_err(|why| unread(format!("{why:#}")))
+            }
+            (None, Some((_, ApiKeySource::File(_))) | None) => {
+                self.file.read(settled.api_keys.as_ref()).map(Next::File).map_err(unread)
+            }
+            (Some(_), Some((_, ApiKeySource::File(_))) | None) | (None, Some((_, ApiKeySource::Store(_)))) => {
+                Err(anyhow!("API keys move into a store, or out of it, with a restart only"))
+            }
+        }
+    }
+
+    /// Puts them in force.
+    pub(crate) fn adopt(&self, next: Next) {
+        match (next, &self.store) {
+            (Next::Store(prepared), Some(store)) => store.adopt(prepared),
+            (Next::File(read), _) => self.file.adopt(read),
+            // Only a store prepares what a store adopts.
+            (Next::Store(_), None) => {}
+        }
+    }
+
+    /// Asks a store once, for a start that waits for it.
+    pub(crate) async fn first(&self) {
+        if let Some(store) = &self.store {
+            store.first().await;
+        }
+    }
+
+    /// Follows the file or the store until the process ends.
+    pub(crate) async fn run(&self, metrics: &Metrics) {
+        match &self.store {
+            Some(store) => Box::pin(store.run()).await,
+            None => self.file.run(metrics).await,
+        }
+    }
+}
+
+fn unread(why: String) -> anyhow::Error {
+    anyhow!("the API keys could not be read: {why}")
+}
+
+/// Reads a file as a start would.
+///
+/// # Errors
+/// What is wrong with it, or with a pepper.
+pub(crate) fn check(settled: &Settled) -> anyhow::Result<()> {
+    match settled.api_keys.as_ref().map(|spec| (spec, &spec.source)) {
+        // A store is asked by whoever runs: a configuration may be checked where it is not to be reached.
+        Some((spec, ApiKeySource::Store(_))) => spec.peppers().map(|_| ()).map_err(|why| unread(why.to_string())),
+        Some((_, ApiKeySource::File(_))) | None => {
+            ApiKeyFile::default().read(settled.api_keys.as_ref()).map(|_| ()).map_err(unread)
+        }
+    }
+}
+
+/// The API keys' file.
+struct ApiKeyFile {
+    /// The table in force.
+    table: Arc<ArcSwap<ApiKeyTable>>,
     source: Mutex<Option<Source>>,
     /// Told when another table is in force.
-    pub(crate) news: Arc<News>,
+    news: Arc<News>,
 }
 
 /// Where the table in force is from.
 struct Source {
-    spec: ApiKeysSpec,
+    spec: FileSpec,
     /// Of the file as it was when the table was read; `None` when there was no file yet.
     good: Option<Stamp>,
     /// Of the file that could not be read and was reported; its own stamp may be that it is gone.
     reported: Option<Option<Stamp>>,
 }
 
-/// The API keys of one configuration, read and not yet in force.
+/// How a file is read.
+#[derive(Clone)]
+struct FileSpec {
+    path: PathBuf,
+    peppers: Peppers,
+    brand: Environment,
+}
+
+/// The keys of a file, read and not yet in force.
 pub(crate) struct ReadApiKeys {
     source: Option<Source>,
     table: ApiKeyTable,
@@ -54,8 +177,12 @@ impl ApiKeyFile {
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub(crate) fn read(&self, spec: Option<&ApiKeysSpec>) -> Result<ReadApiKeys, String> {
-        let Some(spec) = spec else { return Ok(ReadApiKeys { source: None, table: ApiKeyTable::empty() }) };
+    fn read(&self, spec: Option<&ApiKeysSpec>) -> Result<ReadApiKeys, String> {
+        let none = || Ok(ReadApiKeys { source: None, table: ApiKeyTable::empty() });
+        let Some(spec) = spec else { return none() };
+        let ApiKeySource::File(path) = &spec.source else { return none() };
+        let peppers = spec.peppers().map_err(|error| error.to_string())?;
+        let spec = &FileSpec { path: path.clone(), peppers, brand: spec.brand.clone() };
         let good = stamp(&spec.path);
         let known =
             self.source.lock().as_ref().is_some_and(|source| source.spec.path == spec.path && source.good.is_some());
@@ -69,13 +196,13 @@ impl ApiKeyFile {
     }
 
     /// Puts them in force.
-    pub(crate) fn adopt(&self, read: ReadApiKeys) {
+    fn adopt(&self, read: ReadApiKeys) {
         self.table.store(Arc::new(read.table));
         *self.source.lock() = read.source;
     }
 
     /// Looks at the file every second until the process ends.
-    pub(crate) async fn run(&self, metrics: &Metrics) {
+    async fn run(&self, metrics: &Metrics) {
         loop {
             self.look(metrics);
             tokio::time::sleep(FILE_INTERVAL).await;
@@ -123,16 +250,16 @@ impl Source {
     }
 }
 
-fn read_table(spec: &ApiKeysSpec) -> Result<ApiKeyTable, String> {
+fn read_table(spec: &FileSpec) -> Result<ApiKeyTable, String> {
     let bytes = std::fs::read(&spec.path).map_err(|error| format!("{}: {error}", spec.path.display()))?;
-    ApiKeyTable::parse(&bytes, &spec.pepper, &spec.brand).map_err(|error| format!("{}: {error}", spec.path.display()))
+    ApiKeyTable::parse(&bytes, &spec.peppers, &spec.brand).map_err(|error| format!("{}: {error}", spec.path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf, time::SystemTime};
 
-    use portcullis_api::{Environment, Secret};
+    use portcullis_api::Secret;
 
     use super::*;
 
@@ -161,7 +288,8 @@ mod tests {
 
         fn reload(&self) -> Result<(), String> {
             let spec = ApiKeysSpec {
-                path: self.path.clone(),
+                source: ApiKeySource::File(self.path.clone()),
+                older_peppers: Vec::new(),
                 pepper: Secret::new(b"kT9wq2LzB7mXc4Rv8NsJ1dHf6GpY3aUe".to_vec()),
                 brand: Environment::parse("pck").unwrap(),
             };

@@ -27,7 +27,7 @@ use fixed::Fixed;
 
 use crate::{
     access_log::AccessLog,
-    api_keys::{ApiKeyFile, ReadApiKeys},
+    api_keys::{self, ApiKeys},
     assertions::Assertions,
     bans::Bans,
     body::Budget,
@@ -53,7 +53,7 @@ pub(crate) struct Runtime {
     /// Issuers' keys.
     pub(crate) key_sets: Arc<Registry>,
     /// API keys.
-    pub(crate) api_keys: Arc<ApiKeyFile>,
+    pub(crate) api_keys: ApiKeys,
     /// The keys of assertions.
     pub(crate) assertions: Assertions,
     /// The listeners, each with its certificates.
@@ -100,7 +100,7 @@ pub(crate) fn read_keys(settled: &Settled) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("the metrics could not be registered")?);
     Registry::new(metrics).prepare(&settled.issuers).map_err(|failed| unusable(&failed))?;
     ClientTrusts::read(settled)?;
-    read_api_keys(&ApiKeyFile::default(), settled).map(|_read| ())
+    api_keys::check(settled)
 }
 
 impl Runtime {
@@ -115,11 +115,11 @@ impl Runtime {
         let key_sets = Arc::new(Registry::new(metrics.clone()));
         let prepared = Arc::new(key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
         key_sets.adopt(&prepared);
-        let api_keys = api_keys(&settled)?;
+        let api_keys = ApiKeys::start(&settled, clock.clone(), &metrics)?;
         let (store_runtime, redis) = stores::start(&settled.stores, &metrics)?;
         let bans = Arc::new(stores::bans(&settled.stores, &violations(&document), redis.as_ref())?);
         let revocations =
-            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone(), api_keys.news.clone())?;
+            Revoking::start(settled.revocations.as_deref(), redis.as_ref(), clock.clone(), api_keys.news().clone())?;
         let needs = controls::Needs {
             clock: clock.clone(),
             bans: bans.clone(),
@@ -128,7 +128,7 @@ impl Runtime {
             in_flight: stores::in_flight(redis.as_ref()),
             burst: burst_counters(clock.clone(), settled.stores.keys_max),
             key_sets: prepared,
-            api_keys: api_keys.table.clone(),
+            api_keys: api_keys.needs(),
             cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
             revocations: revocations.set.clone(),
         };
@@ -157,7 +157,7 @@ impl Runtime {
             bans: Arc::new(bans),
             lockouts: Arc::new(Lockouts::new(needs.login.clone(), clock.clone(), metrics.clone())),
             revocations: Arc::new(revocations),
-            news: api_keys.news.clone(),
+            news: api_keys.news().clone(),
             clock,
             held: Budget::default(),
             metrics,
@@ -233,12 +233,12 @@ impl Runtime {
         let (document, settled) = read(&self.path).map_err(|report| anyhow!("{}", report.plain()))?;
         if Fixed::of(&settled) != self.fixed {
             return Err(anyhow!(
-                "[listeners], [admin], [log], [stores] and the journal of [revocations] change with a restart only"
+                "[listeners], [admin], [log], [stores], the journal of [revocations] and api_keys.store change with a restart only"
             ));
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
-        let api_keys = read_api_keys(&self.api_keys, &settled)?;
+        let api_keys = self.api_keys.prepare(&settled).await?;
         let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
         let controls = compile(&document, &needs)?;
         key_sets.first().await;
@@ -368,16 +368,6 @@ fn table(
 
 fn burst_counters(clock: Arc<SystemClock>, keys_max: u32) -> burst::Needs {
     burst::Needs { clock, table: Arc::new(Table::new(keys_max)), hasher: Arc::new(KeyHasher::process()) }
-}
-
-fn api_keys(settled: &Settled) -> anyhow::Result<Arc<ApiKeyFile>> {
-    let file = Arc::new(ApiKeyFile::default());
-    file.adopt(read_api_keys(&file, settled)?);
-    Ok(file)
-}
-
-fn read_api_keys(file: &ApiKeyFile, settled: &Settled) -> anyhow::Result<ReadApiKeys> {
-    file.read(settled.api_keys.as_ref()).map_err(|why| anyhow!("the API keys could not be read: {why}"))
 }
 
 fn unusable(failed: &[(String, String)]) -> anyhow::Error {

@@ -67,7 +67,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     head::answer_preflight(preflight)?;
 
     // 11: who calls.
-    let shown = authentication::Sees { facts, route: route.id, certificate: conn.certificate() };
+    let shown = authentication::Sees { facts, client, route: route.id, certificate: conn.certificate() };
     let authenticated = controls.authentication.pass(shown, trail).await?;
     let caller = authenticated.caller();
     trip.caller = Some(caller.clone());

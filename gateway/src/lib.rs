@@ -25,6 +25,7 @@ mod gateway;
 mod head;
 mod journey;
 mod key_sets;
+mod key_store;
 mod lockouts;
 mod metrics;
 pub mod outbound;

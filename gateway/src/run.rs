@@ -128,6 +128,7 @@ impl BackgroundService for State {
             gateway.revocations.catch_up(),
             runtime.key_sets.first()
         );
+        runtime.api_keys.first().await;
         ready.notify_ready();
         tracing::info!(event = "ready", generation = 1, "the first configuration is in force");
         tokio::select! {

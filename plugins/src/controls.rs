@@ -11,7 +11,7 @@ use portcullis_api::{
 
 use crate::{
     authentication::{
-        self, Accept, ApiKeyTable, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, Renewing, VerifiedCache,
+        self, Accept, ApiKeyNeeds, ApiKeys, Auth, Authentication, Issuer, KeySetState, KeySets, Renewing, VerifiedCache,
     },
     authorization::{self, Authorization},
     bans::{self, BanTable, Bans},
@@ -138,7 +138,7 @@ pub struct Needs {
     /// The issuers' keys.
     pub key_sets: Arc<dyn KeySets>,
     /// API keys.
-    pub api_keys: Arc<ArcSwap<ApiKeyTable>>,
+    pub api_keys: ApiKeyNeeds,
     /// Verified tokens.
     pub cache: Arc<VerifiedCache>,
     /// What was revoked.
@@ -393,7 +393,7 @@ impl Needs {
                 hasher: Arc::new(KeyHasher::process()),
             },
             key_sets: Arc::new(NoKeys),
-            api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
+            api_keys: ApiKeyNeeds::none(Arc::new(Still)),
             cache: Arc::new(VerifiedCache::new(1 << 10)),
             revocations: Arc::new(Revocations::new(0)),
         }

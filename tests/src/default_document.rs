@@ -38,6 +38,7 @@ cookie = "__Host-session"
 [api_keys]
 file = "keys.json"
 pepper = "file:secrets/pepper"
+failures = {{ attempts = 100000, window = "1m" }}
 
 [upstreams.app]
 servers = ["{upstream}"]

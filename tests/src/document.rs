@@ -175,6 +175,12 @@ impl Setup {
         Gateway::launch(self)
     }
 
+    /// Runs the binary with other arguments about it; `--config` is added.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.write();
+        self.command().args(arguments).arg("--config").arg(self.config()).output().expect("the binary runs")
+    }
+
     /// Asks `portcullis check` about it.
     pub fn check(&self) -> Output {
         self.write();

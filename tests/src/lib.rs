@@ -15,6 +15,7 @@ pub mod h1;
 pub mod h2;
 pub mod h2_raw;
 pub mod jwks;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod request;

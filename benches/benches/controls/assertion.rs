@@ -53,8 +53,10 @@ async fn admitted(world: &World, request: &Request, client: ClientIp) -> Result<
     let burst = controls.burst.clear(burst::Sees { client }, trail).await?;
     let address = controls.ip_allowlist.pass(ip_allowlist::Sees { client, route: ROUTE }, trail).await?;
     let rate_limit = controls.rate_limit.clear(rate_limit::Sees { facts, client, route: ROUTE }, trail).await?;
-    let authenticated =
-        controls.authentication.pass(authentication::Sees { facts, route: ROUTE, certificate: None }, trail).await?;
+    let authenticated = controls
+        .authentication
+        .pass(authentication::Sees { facts, client, route: ROUTE, certificate: None }, trail)
+        .await?;
     let caller = authenticated.caller();
     let same_site = controls.csrf.pass(csrf::Sees { facts, route: ROUTE, caller }, trail).await?;
     let sees = authorization::Sees { facts, route: ROUTE, caller, path_tenant: None };

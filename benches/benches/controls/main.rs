@@ -127,7 +127,12 @@ fn rate_limit(suite: &mut Suite, world: &World) -> anyhow::Result<()> {
 fn authentication(suite: &mut Suite, world: &World) -> anyhow::Result<Authenticated> {
     let control = world.controls.authentication.control().context("authentication")?;
     let request = with_token(world)?;
-    let sees = authentication::Sees { facts: request.facts(), route: ROUTE, certificate: None };
+    let sees = authentication::Sees {
+        facts: request.facts(),
+        client: client("198.51.100.7")?,
+        route: ROUTE,
+        certificate: None,
+    };
     let caller = passed(control.check(sees)).context("authentication: a token of ours")?;
     suite.bench("authentication: ES256, repeated", Some(REPEATED_TOKEN_NS), || passed(control.check(sees)))?;
 
@@ -135,7 +140,12 @@ fn authentication(suite: &mut Suite, world: &World) -> anyhow::Result<Authentica
     let forgetful = World::new(0)?;
     let control = forgetful.controls.authentication.control().context("authentication")?;
     let request = with_token(&forgetful)?;
-    let sees = authentication::Sees { facts: request.facts(), route: ROUTE, certificate: None };
+    let sees = authentication::Sees {
+        facts: request.facts(),
+        client: client("198.51.100.7")?,
+        route: ROUTE,
+        certificate: None,
+    };
     ensure!(passed(control.check(sees)).is_some(), "authentication: first");
     suite.bench("authentication: ES256, first", None, || passed(control.check(sees)))?;
     Ok(caller)
@@ -159,7 +169,12 @@ fn csrf(suite: &mut Suite, world: &World, caller: &Authenticated) -> anyhow::Res
         ],
     )?;
     let authentication = world.controls.authentication.control().context("authentication")?;
-    let by_cookie = authentication::Sees { facts: request.facts(), route: ROUTE, certificate: None };
+    let by_cookie = authentication::Sees {
+        facts: request.facts(),
+        client: client("198.51.100.7")?,
+        route: ROUTE,
+        certificate: None,
+    };
     let caller = passed(authentication.check(by_cookie)).context("authentication: by cookie")?;
     let sees = csrf::Sees { facts: request.facts(), route: ROUTE, caller: caller.caller() };
     ensure!(passed(control.check(sees)).is_some(), "csrf: cookie");

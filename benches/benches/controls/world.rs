@@ -24,7 +24,7 @@ use portcullis_api::{
 use portcullis_benches::token::{self, Es256};
 use portcullis_config::Document;
 use portcullis_plugins::{
-    authentication::{Algorithm, ApiKeyTable, CACHE_BYTES, KeySet, KeySetState, KeySets, Renewing, VerifiedCache},
+    authentication::{Algorithm, ApiKeyNeeds, CACHE_BYTES, KeySet, KeySetState, KeySets, Renewing, VerifiedCache},
     bans::BanTable,
     burst,
     controls::{Controls, Needs},
@@ -142,7 +142,7 @@ impl World {
                 hasher: Arc::new(KeyHasher::process()),
             },
             key_sets: Arc::new(Keys::of(&signed)?),
-            api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
+            api_keys: ApiKeyNeeds::none(clock.clone()),
             cache: Arc::new(VerifiedCache::new(cache_bytes)),
             revocations: Arc::new(Revocations::new(0)),
         };

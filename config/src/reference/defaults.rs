@@ -94,6 +94,7 @@ fn apps(out: &mut Defaults) {
     take!(out, "hosts.NAME.routes.NAME.auth", authentication::Auth, "",
         plain: [credentials], at: [], none: [accept, public, scopes, role, environment, max_auth_age]);
     take!(out, "revocations.max_stale", MaxStale, "", plain: [], at: [strict, standard], none: []);
+    take!(out, "api_keys.failures", authentication::FailureSettings, "", plain: [], at: [attempts, window], none: []);
     if let Some(brand) = crate::settle::default_brand() {
         out.insert(("api_keys".to_owned(), "brand"), written(&brand.as_str()));
     }

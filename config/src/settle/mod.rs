@@ -3,6 +3,7 @@
 //! Checks that belong to a control are in the control; here is what no control sees: sockets, names, certificates,
 //! secrets, upstreams, and that no two routes match equally.
 
+mod api_keys;
 mod assertion;
 mod certificates;
 mod client_certificates;

@@ -8,7 +8,7 @@ use super::{Room, references::Holds};
 use crate::{
     document::{AccessLog, CountersAt, Revocations},
     report::{INLINE_SECRET, NO_STORE_URL},
-    settled::{ApiKeysSpec, Counters, LogSpec, StoresSpec},
+    settled::{Counters, LogSpec, StoresSpec},
     store_url::{StoreUrl, StoreUrlError, has_password},
 };
 
@@ -145,17 +145,6 @@ impl Room<'_> {
                 None
             }
         }
-    }
-
-    /// The inner `None` is "no API keys", the outer one is "something was wrong".
-    pub(super) fn api_keys(&mut self) -> Option<Option<ApiKeysSpec>> {
-        let Some(api_keys) = &self.document.api_keys else { return Some(None) };
-        let pepper = self.secret(&api_keys.pepper.value, &api_keys.pepper.span, "the pepper")?;
-        let brand = match &api_keys.brand {
-            Some(brand) => brand.value.clone(),
-            None => default_brand()?,
-        };
-        Some(Some(ApiKeysSpec { path: self.resolve(&api_keys.file.value), pepper, brand }))
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn answer(runtime: &Runtime, method: &Method, limit: &str, quer
         return page(StatusCode::NOT_FOUND, &json!({ "error": why }));
     }
     if let Some(id) = &named.api_key
-        && !runtime.api_keys.table.load().knows(id)
+        && !runtime.api_keys.table().knows(id)
     {
         let why = "there is no API key of this id: `portcullis keys list` tells the ids";
         return page(StatusCode::NOT_FOUND, &json!({ "error": why }));

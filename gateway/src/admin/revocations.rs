@@ -18,7 +18,7 @@ use crate::{
     revocations::{NotRevoked, Receipt, Revoked},
 };
 
-/// More than any revocation takes.
+/// More than any revocation or API key takes.
 const BODY_BYTES_MAX: usize = 8 << 10;
 /// Those that are listed at once, the newest first.
 const LISTED_MAX: usize = 1000;
@@ -140,7 +140,8 @@ async fn revoke(runtime: &Runtime, session: &mut ServerSession) -> Result<Revoke
     })
 }
 
-async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Wrong> {
+/// The body of a document for the operator.
+pub(super) async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Wrong> {
     let mut body = Vec::new();
     loop {
         match session.read_request_body().await {
@@ -149,7 +150,7 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Wrong> {
             Err(_) => return Err((StatusCode::BAD_REQUEST, "the request broke off".to_owned())),
         }
         if body.len() > BODY_BYTES_MAX {
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("a revocation has at most {BODY_BYTES_MAX} bytes")));
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("a document has at most {BODY_BYTES_MAX} bytes")));
         }
     }
 }

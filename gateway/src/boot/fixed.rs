@@ -1,6 +1,6 @@
 //! What a reload does not change.
 
-use portcullis_config::{Counters, Settled};
+use portcullis_config::{ApiKeySource, Counters, KeyStore, Settled};
 
 /// The parts of a configuration that are taken at the start only. A reload that changes one is refused: it would
 /// otherwise be read and ignored.
@@ -14,6 +14,7 @@ pub(super) struct Fixed {
     store_key: Option<Vec<u8>>,
     counters: Vec<u8>,
     journal: Option<std::path::PathBuf>,
+    key_store: Option<Vec<u8>>,
 }
 
 impl Fixed {
@@ -46,6 +47,13 @@ impl Fixed {
                 Counters::Redis(url) => expose(url.text()),
             },
             journal: settled.revocations.clone(),
+            key_store: settled.api_keys.as_ref().and_then(|spec| match &spec.source {
+                ApiKeySource::File(_) => None,
+                ApiKeySource::Store(of) => Some(match &of.store {
+                    KeyStore::Sqlite(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+                    KeyStore::Postgres(spec) => [spec.url.expose(), format!("{:?}", spec.tls).as_bytes()].concat(),
+                }),
+            }),
         }
     }
 }

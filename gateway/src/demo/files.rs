@@ -14,7 +14,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use portcullis_api::{Clock, Environment, Role, Scope, Secret, TenantId, hex};
-use portcullis_plugins::authentication::{self, IssueRequest};
+use portcullis_plugins::authentication::{self, IssueRequest, Peppers};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair as CertificateKey};
 use serde_json::json;
 
@@ -99,7 +99,7 @@ fn issuer(dir: &Path) -> anyhow::Result<String> {
 fn api_keys(dir: &Path) -> anyhow::Result<Keys> {
     let pepper = random_hex()?;
     secret_file(&dir.join("pepper"), pepper.as_bytes())?;
-    let pepper = Secret::new(pepper.into_bytes());
+    let peppers = Peppers::new(&Secret::new(pepper.into_bytes()), &[])?;
     let mut text = String::new();
     let mut issue = |name: &str| -> anyhow::Result<String> {
         let request = IssueRequest {
@@ -110,8 +110,11 @@ fn api_keys(dir: &Path) -> anyhow::Result<Keys> {
             scopes: vec![Scope::parse("orders")?],
             name: Some(name.to_owned()),
             lifetime_s: None,
+            cidrs: None,
+            routes: None,
+            created_by: None,
         };
-        let issued = keys::issue(request, &pepper)?;
+        let issued = keys::issue(request, &peppers)?;
         text = authentication::add_record(&text, &issued.record)?;
         Ok(issued.key.to_string())
     };

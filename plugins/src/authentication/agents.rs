@@ -265,6 +265,7 @@ impl Rules {
             credential: Credential::Certificate,
             expires: Some(certificate.not_after()),
             auth_time: None,
+            uses: None,
             jti: None,
             certificate: Some(*certificate.fingerprint()),
             bound: None,

@@ -1,11 +1,13 @@
 //! New keys, and the key file with a record added or revoked: text in, text out, nothing lost.
 
-use portcullis_api::{Environment, Role, Scope, Secret, TenantId, UnixSeconds, hex};
+use portcullis_api::{Cidrs, Environment, Role, Scope, TenantId, UnixSeconds, hex};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    api_key_file::{ApiKeyFileError, LIFETIME_MAX_S, Pepper, Record, SCOPES_MAX, check_name, read, shown, write},
+    api_key_file::{ApiKeyFileError, read, write},
+    api_key_pepper::Peppers,
+    api_key_record::{LIFETIME_MAX_S, Record, SCOPES_MAX, check_cidrs, check_name, check_routes, shown},
     api_keys::{self, BASE62, ID_CHARS, SECRET_CHARS},
 };
 
@@ -29,6 +31,12 @@ pub struct IssueRequest {
     pub name: Option<String>,
     /// Seconds until it expires; [`LIFETIME_DEFAULT_S`] when not given, at most [`LIFETIME_MAX_S`].
     pub lifetime_s: Option<u64>,
+    /// Where it may be used from, 1 to 64 networks; `None` is anywhere.
+    pub cidrs: Option<Cidrs>,
+    /// Which routes it may be used for, 1 to 64 of `host/route`; `None` is all.
+    pub routes: Option<Vec<String>>,
+    /// Who asked for it, at most 64 characters.
+    pub created_by: Option<String>,
 }
 
 /// A new key.
@@ -47,12 +55,27 @@ pub struct Issued {
 /// [`ApiKeyFileError`] when the pepper is weak or the request asks for more than a key may have.
 pub fn issue(
     request: IssueRequest,
-    pepper: &Secret,
+    peppers: &Peppers,
     entropy: &mut dyn FnMut(&mut [u8]),
     now: UnixSeconds,
 ) -> Result<Issued, ApiKeyFileError> {
-    let pepper = Pepper::new(pepper)?;
-    let IssueRequest { brand, environment, tenant, role, scopes, name, lifetime_s } = request;
+    let (key, record) = make(request, peppers, entropy, now)?;
+    Ok(Issued { key, id: record.id.clone(), record: record.to_json() })
+}
+
+/// The key and its record.
+pub(super) fn make(
+    request: IssueRequest,
+    peppers: &Peppers,
+    entropy: &mut dyn FnMut(&mut [u8]),
+    now: UnixSeconds,
+) -> Result<(Zeroizing<String>, Record), ApiKeyFileError> {
+    let pepper = peppers.newest();
+    let IssueRequest { brand, environment, tenant, role, scopes, name, lifetime_s, cidrs, routes, created_by } =
+        request;
+    let impossible = |field: &'static str| {
+        move |what: &'static str| ApiKeyFileError::Request(format!("{field} is not possible: {what}"))
+    };
     let lifetime_s = lifetime_s.unwrap_or(LIFETIME_DEFAULT_S);
     if !(1..=LIFETIME_MAX_S).contains(&lifetime_s) {
         return Err(ApiKeyFileError::Request("lifetime is not between 1 second and 365 days".to_owned()));
@@ -60,9 +83,10 @@ pub fn issue(
     if scopes.len() > SCOPES_MAX {
         return Err(ApiKeyFileError::Request(format!("scopes are more than {SCOPES_MAX}")));
     }
-    if let Some(name) = &name {
-        check_name(name).map_err(|what| ApiKeyFileError::Request(format!("name is not possible: {what}")))?;
-    }
+    name.as_deref().map_or(Ok(()), check_name).map_err(impossible("name"))?;
+    created_by.as_deref().map_or(Ok(()), check_name).map_err(impossible("created_by"))?;
+    cidrs.as_ref().map_or(Ok(()), check_cidrs).map_err(impossible("cidrs"))?;
+    routes.as_deref().map_or(Ok(()), check_routes).map_err(impossible("routes"))?;
     let id = random_base62(ID_CHARS, entropy)?;
     let secret = random_base62(SECRET_CHARS, entropy)?;
     let body = Zeroizing::new(format!("{brand}_{environment}_{}_{}", id.as_str(), secret.as_str()));
@@ -79,10 +103,13 @@ pub fn issue(
         expires: now.saturating_add(lifetime_s),
         revoked: None,
         name,
+        cidrs,
+        routes,
+        created_by,
+        successor: None,
         mac: String::new(),
     };
-    let record = record.signed(&pepper).to_json();
-    Ok(Issued { key, id: id.as_str().to_owned(), record })
+    Ok((key, record.signed(pepper)))
 }
 
 /// Uniform: bytes from 248 on would favour the first characters, so they are drawn again.
@@ -123,16 +150,28 @@ pub fn add_record(file_text: &str, record: &Value) -> Result<String, ApiKeyFileE
 ///
 /// # Errors
 /// [`ApiKeyFileError`] when the text is no key file, has no such id, or the record's MAC is wrong.
-pub fn revoke_record(file_text: &str, id: &str, pepper: &Secret, now: UnixSeconds) -> Result<String, ApiKeyFileError> {
-    let pepper = Pepper::new(pepper)?;
+pub fn revoke_record(
+    file_text: &str,
+    id: &str,
+    peppers: &Peppers,
+    now: UnixSeconds,
+) -> Result<String, ApiKeyFileError> {
     let mut records = read(file_text.as_bytes())?;
     let record =
         records.iter_mut().find(|record| record.id == id).ok_or_else(|| ApiKeyFileError::Unknown(shown(id)))?;
-    // A record that someone changed is not given a good MAC.
-    record.verified(&pepper)?;
-    if record.revoked.is_none() {
-        record.revoked = Some(now);
-        *record = record.clone().signed(&pepper);
-    }
+    record.revoke(peppers, now)?;
     write(&records)
+}
+
+impl Record {
+    /// Whether there was anything to revoke. A record that someone changed is not given a good MAC.
+    pub(super) fn revoke(&mut self, peppers: &Peppers, now: UnixSeconds) -> Result<bool, ApiKeyFileError> {
+        let (_, pepper) = self.verified(peppers)?;
+        if self.revoked.is_some() {
+            return Ok(false);
+        }
+        self.revoked = Some(now);
+        *self = self.clone().signed(pepper);
+        Ok(true)
+    }
 }

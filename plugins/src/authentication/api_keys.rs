@@ -2,16 +2,20 @@
 //!
 //! `pck_live_7Q2m4kP9xWbT_<43 base62>_<6 base62>`: brand, environment, id, secret (over 256 bits), and a CRC-32 of
 //! everything before the last `_`. The checksum is no security: it stops typos and random floods before any look-up,
-//! and lets scanners tell a key from noise. What is stored is a keyed hash; see `api_key_file.rs`.
+//! and lets scanners tell a key from noise. What is stored is a keyed hash; see `api_key_record.rs`.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use aws_lc_rs::hmac;
-use portcullis_api::{Environment, Secret, UnixSeconds};
+use portcullis_api::{Environment, UnixSeconds};
 use subtle::ConstantTimeEq;
 
 use super::{
-    api_key_file::{self, ApiKeyFileError, Pepper},
+    api_key_file::{self, ApiKeyFileError},
+    api_key_ledger::{BadRow, Row},
+    api_key_pepper::{Pepper, Peppers},
+    api_key_record::{Record, shown},
+    api_key_uses::KeyUses,
     deny::Why,
     identity::{API_KEY_ISSUER, Credential, Environments, Identity, Kind, Parts},
 };
@@ -85,21 +89,56 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Every key that this gateway knows, as keyed hashes. Replaced whole when the file changes.
+/// Every key that this gateway knows, as keyed hashes. Replaced whole when the file or the store changes.
 pub struct ApiKeyTable {
     /// `None` for a table that knows no key.
     brand: Option<Environment>,
     keys: HashMap<String, Entry>,
-    pepper: Pepper,
+    peppers: Peppers,
+    /// Why nobody can say which keys there are.
+    away: Option<Arc<str>>,
     /// Compared with when an id is unknown, so that an unknown id costs what a wrong secret costs.
     dummy: [u8; 32],
 }
 
 struct Entry {
     hash: [u8; 32],
+    /// The version that its hash was made with.
+    pepper: Arc<Pepper>,
     identity: Arc<Identity>,
     expires: UnixSeconds,
     revoked: bool,
+}
+
+impl Entry {
+    /// What a record stands for, once its MAC is right.
+    fn of(record: Record, peppers: &Peppers, last_used: Option<UnixSeconds>) -> Result<Self, ApiKeyFileError> {
+        let (hash, pepper) = record.verified(peppers)?;
+        let pepper = Arc::clone(pepper);
+        let (expires, revoked) = (record.expires, record.revoked.is_some());
+        let targets = [Target::ApiKey { id: record.id.clone() }, Target::Tenant { tenant: record.tenant.clone() }];
+        let revocable = Revocable::new(&targets, record.created);
+        let identity = Arc::new(Identity::verified(Parts {
+            tenant: record.tenant,
+            issuer: API_KEY_ISSUER.into(),
+            subject: record.id.clone(),
+            kind: Kind::ApiKey,
+            role: record.role,
+            scopes: record.scopes,
+            environment: Some(record.env),
+            key_id: Some(record.id),
+            credential: Credential::ApiKey,
+            expires: Some(expires),
+            jti: None,
+            certificate: None,
+            bound: None,
+            auth_time: None,
+            environments: Environments::Any,
+            revocable,
+            uses: Some(Arc::new(KeyUses::new(record.cidrs, record.routes, last_used))),
+        }));
+        Ok(Self { hash, pepper, identity, expires, revoked })
+    }
 }
 
 impl ApiKeyTable {
@@ -108,38 +147,32 @@ impl ApiKeyTable {
     /// # Errors
     /// [`ApiKeyFileError`] names the record and the field. One bad record refuses the whole file: a record that was
     /// tampered with is not skipped in silence.
-    pub fn parse(json: &[u8], pepper: &Secret, brand: &Environment) -> Result<Self, ApiKeyFileError> {
-        let pepper = Pepper::new(pepper)?;
+    pub fn parse(json: &[u8], peppers: &Peppers, brand: &Environment) -> Result<Self, ApiKeyFileError> {
         let file = api_key_file::read(json)?;
         let mut keys = HashMap::with_capacity(file.len());
         for record in file {
-            let hash = record.verified(&pepper)?;
-            let expires = record.expires;
-            let revoked = record.revoked.is_some();
-            let id = record.id.clone();
-            let targets = [Target::ApiKey { id: record.id.clone() }, Target::Tenant { tenant: record.tenant.clone() }];
-            let revocable = Revocable::new(&targets, record.created);
-            let identity = Arc::new(Identity::verified(Parts {
-                tenant: record.tenant,
-                issuer: API_KEY_ISSUER.into(),
-                subject: record.id.clone(),
-                kind: Kind::ApiKey,
-                role: record.role,
-                scopes: record.scopes,
-                environment: Some(record.env),
-                key_id: Some(record.id),
-                credential: Credential::ApiKey,
-                expires: Some(expires),
-                jti: None,
-                certificate: None,
-                bound: None,
-                revocable,
-                auth_time: None,
-                environments: Environments::Any,
-            }));
-            keys.insert(id, Entry { hash, identity, expires, revoked });
+            keys.insert(record.id.clone(), Entry::of(record, peppers, None)?);
         }
-        Ok(Self { brand: Some(brand.clone()), keys, pepper, dummy: [0; 32] })
+        Ok(Self::known(keys, peppers, brand))
+    }
+
+    /// The keys of a store, and the rows that were left out because they cannot be believed.
+    #[must_use]
+    pub fn of_rows(rows: &[Row], peppers: &Peppers, brand: &Environment) -> (Self, Vec<BadRow>) {
+        let (mut keys, mut bad) = (HashMap::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            match row.read().and_then(|record| Entry::of(record, peppers, row.last_used)) {
+                Ok(entry) => {
+                    keys.insert(row.id.clone(), entry);
+                }
+                Err(why) => bad.push(BadRow { id: shown(&row.id), why: why.to_string() }),
+            }
+        }
+        (Self::known(keys, peppers, brand), bad)
+    }
+
+    fn known(keys: HashMap<String, Entry>, peppers: &Peppers, brand: &Environment) -> Self {
+        Self { brand: Some(brand.clone()), keys, peppers: peppers.clone(), away: None, dummy: [0; 32] }
     }
 
     /// Whether there is a key of this id, revoked and expired ones too.
@@ -151,7 +184,18 @@ impl ApiKeyTable {
     /// A table that knows no key, for a gateway without any.
     #[must_use]
     pub fn empty() -> Self {
-        Self { brand: None, keys: HashMap::new(), pepper: Pepper::none(), dummy: [0; 32] }
+        Self { brand: None, keys: HashMap::new(), peppers: Peppers::none(), away: None, dummy: [0; 32] }
+    }
+
+    /// A table of which nobody knows what should be in it: no key is refused for being unknown.
+    #[must_use]
+    pub fn away(why: &str) -> Self {
+        Self { away: Some(why.into()), ..Self::empty() }
+    }
+
+    /// Why nobody can say which keys there are.
+    pub(super) fn why_away(&self) -> Option<&str> {
+        self.away.as_deref()
     }
 
     /// How many keys it holds, also expired and revoked ones.
@@ -176,7 +220,8 @@ impl ApiKeyTable {
     pub(super) fn verify(&self, key: &[u8], now: UnixSeconds) -> Result<Arc<Identity>, Why> {
         let presented = parse(key, self.brand.as_ref().ok_or(Why::ApiKeyUnknown)?)?;
         let entry = self.keys.get(presented.id);
-        let made = self.pepper.hash(presented.environment, presented.id, presented.secret);
+        let pepper = entry.map_or(self.peppers.newest(), |entry| &entry.pepper);
+        let made = pepper.hash(presented.environment, presented.id, presented.secret);
         let stored = entry.map_or(&self.dummy, |entry| &entry.hash);
         let equal = bool::from(made.as_ref().ct_eq(stored.as_slice()));
         let Some(entry) = entry.filter(|_| equal) else { return Err(Why::ApiKeyUnknown) };

@@ -62,6 +62,7 @@ pub(super) fn identity_of(
         certificate: None,
         bound,
         revocable,
+        uses: None,
         environments: Environments::Any,
     };
     match environments {

@@ -5,7 +5,9 @@ use std::{ops::Range, sync::Arc};
 use portcullis_api::{At, Environment, Issues, Role, nearest};
 
 use super::{
-    Absent, Accept, Auth, Authentication, Input, Issuer, IssuerRule, Keys, Needs, Route, RouteRule, agents,
+    Absent, Accept, Auth, Authentication, FailureSettings, Input, Issuer, IssuerRule, Keys, Needs, Route, RouteRule,
+    agents,
+    api_key_uses::failures,
     check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
@@ -20,6 +22,10 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         .api_keys
         .and_then(|keys| keys.brand.as_ref())
         .map_or_else(|| Environment::parse("pck").ok(), |brand| Some(brand.value.clone()))?;
+    let failures = match input.api_keys {
+        None => failures(&FailureSettings::default(), issues),
+        Some(keys) => failures(&keys.failures, issues),
+    };
     check_issuers::check(input.issuers, issues);
     for (name, settings) in input.listeners {
         settings.iter().for_each(|settings| agents::check(name, settings, issues));
@@ -54,7 +60,16 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
     let settings_generation = needs.cache.settings_generation();
     let certificates = input.listeners.iter().map(|(_, settings)| settings.map(agents::Rules::compile)).collect();
     let max_stale = input.max_stale.clone();
-    Some(Authentication { issuers, routes, certificates, known, needs: needs.clone(), settings_generation, max_stale })
+    Some(Authentication {
+        issuers,
+        routes,
+        certificates,
+        known,
+        failures: failures?,
+        needs: needs.clone(),
+        settings_generation,
+        max_stale,
+    })
 }
 
 fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule> {
@@ -95,12 +110,13 @@ fn issuer_rule(name: &str, issuer: &Issuer, needs: &Needs) -> Option<IssuerRule>
 }
 
 fn route_rule(route: &Route<'_>, input: &Input<'_>) -> RouteRule {
-    let Route { route: _, auth: At { value: auth, span: _ }, revocation } = route;
+    let Route { route: place, auth: At { value: auth, span: _ }, revocation } = route;
     let accepts = |kind: Accept| auth.accept.iter().flat_map(|list| &list.value).any(|entry| entry.value == kind);
     let names = || input.issuers.keys();
     // A public route knows every credential: one that is present is verified, whoever issued it.
     let public = auth.public.is_some();
     RouteRule {
+        name: place.name.clone(),
         absent: if public { Absent::Anonymous } else { Absent::Refused },
         bearer: names().map(|name| public || accepts(Accept::Jwt(name.clone()))).collect(),
         cookie: names().map(|name| public || accepts(Accept::Cookie(name.clone()))).collect(),
@@ -263,7 +279,7 @@ fn check_accept(route: &str, accept: &At<Vec<At<Accept>>>, input: &Input<'_>, is
                         "auth.no_api_keys",
                         &entry.span,
                         format!("route `{route}` accepts API keys, and there is no [api_keys]"),
-                        "write [api_keys] with a file and a pepper",
+                        "write [api_keys] with a file or a store, and a pepper",
                     );
                 }
             }

@@ -1,11 +1,14 @@
 //! Why a caller is refused: what the client is told, and what only the log is told.
 //!
-//! Invariant: everything that can be wrong with a credential is one code, one title and one set of headers. The
-//! precise reason is a [`Why`] and leaves through [`Refusal::detail`] only.
+//! Invariant: everything that can be wrong with a credential is one code, one title and one set of headers. (A key that
+//! is right and used elsewhere is told so: whoever has it has nothing left to guess.) The precise reason is a [`Why`] and leaves through [`Refusal::detail`] only.
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use portcullis_api::{Code, Refusal};
 
 use super::strict_json::JsonError;
@@ -22,6 +25,18 @@ pub const MALFORMED: Code = Code {
 };
 /// The credential is not valid here.
 pub const INVALID: Code = Code { name: "authentication.invalid", status: 401, title: "The credential is not valid" };
+/// A key that is used from where it may not be.
+pub(super) const KEY_ADDRESS: Code =
+    Code { name: "authentication.key_address", status: 403, title: "The API key may not be used from this address" };
+/// A key that is used for what it may not be.
+pub(super) const KEY_ROUTE: Code =
+    Code { name: "authentication.key_route", status: 403, title: "The API key may not be used for this route" };
+/// One key too many that is none.
+pub(super) const KEY_FAILURES: Code = Code {
+    name: "authentication.key_failures",
+    status: 429,
+    title: "Too many API keys from this network were not valid",
+};
 
 /// Nobody can tell whether the credential was revoked. No refusal: the control could not decide.
 pub const STALE: Code = Code {
@@ -47,6 +62,17 @@ pub enum Deny {
         why: Why,
         /// The issuer by its name in the configuration, as far as the token got.
         issuer: Option<Arc<str>>,
+    },
+    /// The API key is valid, and not from this address.
+    KeyAddress,
+    /// The API key is valid, and not for this route.
+    KeyRoute,
+    /// The API key is none, and its network has tried too many of those.
+    KeyFailures {
+        /// For the log only.
+        why: Why,
+        /// Seconds until there is room for another.
+        retry_after_s: u64,
     },
 }
 
@@ -234,6 +260,11 @@ whys! {
 }
 
 impl Why {
+    /// Whether it is what guessing gives: the secret of a key that has ended, or is of another environment, was no guess.
+    pub(super) fn is_guess(self) -> bool {
+        matches!(self, Self::ApiKeyForm | Self::ApiKeyChecksum | Self::ApiKeyUnknown)
+    }
+
     /// A credential that verifies, and was revoked.
     pub(super) const fn revoked(kind: Kind) -> Self {
         match kind {
@@ -270,20 +301,23 @@ impl Why {
 }
 
 impl Refusal for Deny {
-    const CODES: &'static [Code] = &[REQUIRED, MALFORMED, INVALID, STALE];
+    const CODES: &'static [Code] = &[REQUIRED, MALFORMED, INVALID, STALE, KEY_ADDRESS, KEY_ROUTE, KEY_FAILURES];
 
     fn code(&self) -> Code {
         match self {
             Self::Required => REQUIRED,
             Self::Malformed(_) => MALFORMED,
             Self::Invalid { .. } => INVALID,
+            Self::KeyAddress => KEY_ADDRESS,
+            Self::KeyRoute => KEY_ROUTE,
+            Self::KeyFailures { .. } => KEY_FAILURES,
         }
     }
 
     fn rule(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Invalid { issuer, .. } => issuer.as_deref().map(Cow::Borrowed),
-            Self::Required | Self::Malformed(_) => None,
+            Self::Required | Self::Malformed(_) | Self::KeyAddress | Self::KeyRoute | Self::KeyFailures { .. } => None,
         }
     }
 
@@ -291,7 +325,9 @@ impl Refusal for Deny {
         match self {
             Self::Required => None,
             Self::Malformed(ambiguity) => Some(ambiguity.as_str().into()),
-            Self::Invalid { why, .. } => Some(why.as_str().into()),
+            Self::KeyAddress => Some("the client is in none of the key's cidrs".into()),
+            Self::KeyRoute => Some("the route is none of the key's routes".into()),
+            Self::Invalid { why, .. } | Self::KeyFailures { why, .. } => Some(why.as_str().into()),
         }
     }
 
@@ -300,6 +336,12 @@ impl Refusal for Deny {
             Self::Required => HeaderValue::from_static(r#"Bearer realm="portcullis""#),
             Self::Malformed(_) => MALFORMED_CHALLENGE,
             Self::Invalid { .. } => HeaderValue::from_static(r#"Bearer realm="portcullis", error="invalid_token""#),
+            // Another credential would not help, so none is asked for.
+            Self::KeyAddress | Self::KeyRoute => return,
+            Self::KeyFailures { retry_after_s, .. } => {
+                answer.insert(RETRY_AFTER, HeaderValue::from(*retry_after_s));
+                return;
+            }
         };
         answer.insert(WWW_AUTHENTICATE, challenge);
     }

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
-use super::certificate::thumbprint;
+use super::{api_key_uses::KeyUses, certificate::thumbprint};
 use crate::{reserved, revocations::Revocable};
 
 /// A verified caller.
@@ -36,6 +36,8 @@ pub(super) struct Parts {
     /// Of the certificate whose connections alone may show it.
     pub(super) bound: Option<[u8; 32]>,
     pub(super) revocable: Revocable,
+    /// Where it may be used, where its record says so.
+    pub(super) uses: Option<Arc<KeyUses>>,
     /// When the user signed in.
     pub(super) auth_time: Option<UnixSeconds>,
     pub(super) environments: Environments,
@@ -243,6 +245,11 @@ impl Identity {
         &self.parts.revocable
     }
 
+    /// Where it may be used beyond what its rights say.
+    pub(super) fn uses(&self) -> Option<&KeyUses> {
+        self.parts.uses.as_deref()
+    }
+
     /// An identity for the tests of other controls. It exists in tests only.
     #[cfg(test)]
     pub(crate) fn for_test(tenant: &str, role: Option<Role>, scopes: &[&str], credential: Credential) -> Self {
@@ -267,6 +274,7 @@ impl Identity {
             certificate: None,
             bound: None,
             revocable: Revocable::default(),
+            uses: None,
             auth_time: None,
             environments: Environments::Any,
         })
@@ -322,6 +330,7 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         certificate,
         bound: _,
         revocable: _,
+        uses: _,
         auth_time: _,
         environments: _,
     } = parts;

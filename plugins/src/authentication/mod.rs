@@ -9,8 +9,13 @@
 //! [`Deny`], and a credential that is present is never overlooked, also on a public route.
 
 mod agents;
+mod api_key_check;
 mod api_key_file;
 mod api_key_issue;
+mod api_key_ledger;
+mod api_key_pepper;
+mod api_key_record;
+mod api_key_uses;
 mod api_keys;
 mod cache;
 mod caller;
@@ -37,14 +42,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portcullis_api::{
-    At, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict, UNAVAILABLE,
-    UnixSeconds, Verdict,
+    At, ClientIp, Clock, Control, ControlName, Environment, Facts, Fault, Issues, RouteId, RouteRef, Strict,
+    UNAVAILABLE, UnixSeconds, Verdict,
 };
 
 pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
-pub use api_key_file::list_records;
-pub use api_key_file::{ApiKeyFileError, LIFETIME_MAX_S};
+pub use api_key_file::{ApiKeyFileError, RECORDS_MAX, list_records};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
+pub use api_key_ledger::{BadRow, Ledger, Made, OVERLAP_DEFAULT_S, OVERLAP_MAX_S, RotateRequest, Row};
+pub use api_key_pepper::{PEPPERS_MAX, Peppers};
+pub use api_key_record::LIFETIME_MAX_S;
+pub use api_key_uses::{ApiKeyNeeds, FailureSettings, Failures, KeyUse, USE_INTERVAL_S};
 pub use api_keys::ApiKeyTable;
 pub(crate) use api_keys::is_api_key_id;
 pub use cache::{CACHE_BYTES, VerifiedCache};
@@ -68,7 +76,10 @@ pub use settings::*;
 use connection::bound;
 use credential::{Known, Presented};
 
-use crate::revocations::{Freshness, MaxStale, Revocations};
+use crate::{
+    rate_limit::Numbers,
+    revocations::{Freshness, MaxStale, Revocations},
+};
 
 /// What the document says of credentials.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +112,8 @@ pub struct Route<'d> {
 pub struct Sees<'r> {
     /// The canonical request.
     pub facts: Facts<'r>,
+    /// The settled address.
+    pub client: ClientIp,
     /// The route it takes.
     pub route: RouteId,
     /// The certificate of its connection, where the client showed one.
@@ -112,8 +125,8 @@ pub struct Sees<'r> {
 pub struct Needs {
     /// Key sets by issuer.
     pub key_sets: Arc<dyn KeySets>,
-    /// The table of API keys, replaced when its file changes.
-    pub api_keys: Arc<ArcSwap<ApiKeyTable>>,
+    /// API keys.
+    pub api_keys: ApiKeyNeeds,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Verified tokens.
@@ -129,6 +142,7 @@ pub struct Authentication {
     /// Whom certificates name, by the listener's index.
     certificates: Vec<Option<agents::Rules>>,
     known: Known,
+    failures: Numbers,
     needs: Needs,
     settings_generation: u64,
     max_stale: MaxStale,
@@ -146,6 +160,7 @@ struct IssuerRule {
 
 /// One route, compiled.
 struct RouteRule {
+    name: Arc<str>,
     absent: Absent,
     /// Whether tokens of an issuer are accepted in `Authorization`, by the issuer's index.
     bearer: Vec<bool>,
@@ -278,12 +293,13 @@ impl Authentication {
             }
         };
         let verified = verified.and_then(|identity| self.unrevoked(identity));
-        match verified.and_then(|identity| self.known(route.freshness).map(|()| identity)) {
+        let known = verified.and_then(|identity| self.known(route.freshness).map(|()| identity));
+        match known.and_then(|identity| self.permitted(identity, &sees, route, now)) {
             Ok(identity) => {
                 let there = route.environment.as_ref().and_then(|place| identity.there(place)).map(Arc::clone);
                 Ok(Verdict::Pass(Authenticated::new(Caller::Verified(there.unwrap_or(identity)))))
             }
-            Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
+            Err(Failure::Denied(deny)) => Ok(Verdict::Deny(self.counted(deny, sees.client))),
             Err(Failure::Unknown(fault)) => Err(fault),
             // Its issuer was asked, and does not have it.
             Err(Failure::UnknownKid { issuer, .. }) => Ok(Verdict::Deny(self.invalid(issuer, Why::KidUnknown))),
@@ -307,17 +323,6 @@ impl Authentication {
                 self.token(&route.cookie, Credential::Cookie, Some(issuer), token, now)
             }
         }
-    }
-
-    fn api_key(&self, route: &RouteRule, key: &[u8], now: UnixSeconds) -> Result<Arc<Identity>, Failure> {
-        if !route.api_key {
-            return Err(no(Why::KindNotAccepted));
-        }
-        let identity = self.needs.api_keys.load().verify(key, now).map_err(no)?;
-        if route.environment.as_ref().is_some_and(|needed| identity.environment() != Some(needed)) {
-            return Err(no(Why::ApiKeyEnvironment));
-        }
-        Ok(identity)
     }
 
     fn no(&self, issuer: usize, why: Why) -> Failure {

@@ -1,8 +1,12 @@
 //! What the operator writes about credentials: issuers, API keys, and what each route accepts.
 
+use std::num::NonZeroU32;
+
 use portcullis_api::{At, Cidrs, Environment, Millis, Role, Scope, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::api_key_uses::FailureSettings;
 
 /// One issuer of tokens, `[issuers.NAME]`. The issuer decides the keys, and a key decides the algorithm.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -115,16 +119,63 @@ pub struct KeySetCopies {
     pub folder: At<std::path::PathBuf>,
 }
 
-/// API keys, `[api_keys]`.
+/// API keys, `[api_keys]`: records in a `file` or in a `store`, exactly one of them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {
     /// The file of key records: keyed hashes, never keys. Written by `portcullis keys issue`, read again when it changes.
-    pub file: At<std::path::PathBuf>,
-    /// The secret that keys the hashes, at least 32 bytes.
+    pub file: Option<At<std::path::PathBuf>>,
+    /// The store of key records, followed within about a second: `"sqlite:keys.db"` for one gateway, or
+    /// `"postgresql://user@host/database"` for several. A URL with a password is written as a `file:` or `env:` reference.
+    /// PostgreSQL is spoken to over verified TLS; `?sslmode=disable` is possible to a loopback address only. Changes with a
+    /// restart.
+    pub store: Option<At<KeyStoreAt>>,
+    /// The roots that the certificate of PostgreSQL is verified by, PEM. Changes with a restart.
+    pub store_ca: Option<At<std::path::PathBuf>>,
+    /// How long known keys go on while the store is away, in whole seconds from 1 s to 24 h; `1h` when not written. After
+    /// that a request with an API key is 503.
+    pub max_stale: Option<At<Millis>>,
+    /// How many active keys a tenant may have in the store, 1 to 10,000; 100 when not written.
+    pub keys_max: Option<At<NonZeroU32>>,
+    /// The secret that keys the hashes, at least 32 bytes. It makes records, and verifies them.
     pub pepper: At<SecretRef>,
+    /// Peppers from before this one, at most 7: they verify the records that were made with them.
+    #[serde(default)]
+    pub older_peppers: Vec<At<SecretRef>>,
     /// The first part of every key, 2 to 8 of a-z; `pck` when not written.
     pub brand: Option<At<Environment>>,
+    /// How many keys that are none an address may try before the answer is 429 instead of 401.
+    #[serde(default)]
+    pub failures: FailureSettings,
+}
+
+/// Where the store of key records is.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub enum KeyStoreAt {
+    /// `sqlite:PATH`.
+    Sqlite(std::path::PathBuf),
+    /// A URL of PostgreSQL.
+    Postgres(String),
+    /// One that is kept elsewhere.
+    PostgresAt(SecretRef),
+}
+
+impl<'de> Deserialize<'de> for KeyStoreAt {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::{Error, IntoDeserializer};
+        let text = String::deserialize(deserializer)?;
+        match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() && !path.starts_with("//") => Ok(Self::Sqlite(path.into())),
+            Some(("postgresql" | "postgres", rest)) if rest.starts_with("//") => Ok(Self::Postgres(text)),
+            Some(("file" | "env", _)) => SecretRef::deserialize(text.into_deserializer()).map(Self::PostgresAt),
+            // The text is not echoed: a mistyped URL may carry a password.
+            Some(_) | None => Err(D::Error::custom(
+                "no store of this kind: write \"sqlite:PATH\", a URL (postgresql://user@host/database), or a `file:` or \
+                 `env:` reference to one",
+            )),
+        }
+    }
 }
 
 /// How a route is authenticated: `accept` or `public`, exactly one of them.

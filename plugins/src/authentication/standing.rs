@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_api::{Fault, RouteId, Verdict};
 
-use super::{Authentication, Deny, Failure, Identity, IssuerRule, Kind, NAME, RETRY_AFTER_S, STALE, Why};
+use super::{Authentication, Deny, Failure, Identity, IssuerRule, Kind, NAME, RETRY_AFTER_S, STALE, Why, fault};
 use crate::revocations::{Freshness, MaxStale, Target};
 
 impl Authentication {
@@ -51,7 +51,13 @@ impl Authentication {
     pub fn still(&self, identity: &Identity, freshness: Freshness) -> Result<Verdict<(), Deny>, Fault> {
         let now = self.needs.clock.unix();
         let stands = match identity.kind() {
-            Kind::ApiKey => self.needs.api_keys.load().stands(identity, now),
+            Kind::ApiKey => {
+                let table = self.needs.api_keys.table.load();
+                if let Some(why) = table.why_away() {
+                    return Err(fault(format!("the store of API keys: {why}")));
+                }
+                table.stands(identity, now)
+            }
             Kind::User if !self.issues(identity) => Err(Why::IssuerUnknown),
             Kind::User | Kind::Agent if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
             Kind::User | Kind::Agent => Ok(()),

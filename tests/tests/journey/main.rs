@@ -9,6 +9,8 @@ mod edge;
 mod identity;
 mod in_flight;
 mod keysets;
+mod keystore;
+mod keystore_postgres;
 mod limit_methods;
 mod limits;
 mod lockouts;

@@ -147,7 +147,7 @@ pub(in crate::authentication) fn needs(names: &[&str], clock: Arc<StillClock>) -
     });
     let needs = Needs {
         key_sets: Arc::<Cells>::clone(&cells),
-        api_keys: Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty())),
+        api_keys: ApiKeyNeeds::none(clock.clone()),
         clock,
         cache: Arc::new(VerifiedCache::new(CACHE_BYTES)),
         revocations: Arc::new(Revocations::new(64)),
@@ -160,7 +160,7 @@ impl Rig {
         let clock = Arc::new(StillClock(AtomicU64::new(NOW)));
         let (needs, cells) = needs(&["main", "local"], Arc::clone(&clock));
         let brand = Environment::parse("pck").unwrap();
-        let pepper = Secret::new(SECRET.to_vec());
+        let pepper = Peppers::new(&Secret::new(SECRET.to_vec()), &[]).unwrap();
         let request = IssueRequest {
             brand: brand.clone(),
             environment: Environment::parse("live").unwrap(),
@@ -169,11 +169,14 @@ impl Rig {
             scopes: Vec::new(),
             name: None,
             lifetime_s: None,
+            cidrs: None,
+            routes: None,
+            created_by: None,
         };
         let mut fill = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).unwrap();
         let issued = issue(request, &pepper, &mut fill, NOW).unwrap();
         let file = add_record("", &issued.record).unwrap();
-        needs.api_keys.store(Arc::new(ApiKeyTable::parse(file.as_bytes(), &pepper, &brand).unwrap()));
+        needs.api_keys.table.store(Arc::new(ApiKeyTable::parse(file.as_bytes(), &pepper, &brand).unwrap()));
         let mut issues = Issues::default();
         let control = compile(DOC, &needs, &mut issues);
         let control = control.unwrap_or_else(|| panic!("{issues:?}"));
@@ -296,7 +299,8 @@ fn verdict(
         headers: &headers,
         protocol: Protocol::Http1,
     };
-    let check = pin!(control.check(Sees { facts, route: RouteId::new(route), certificate: None }));
+    let client = portcullis_api::Topology::Direct.settle(([127, 0, 0, 1], 1).into(), None, &headers).unwrap();
+    let check = pin!(control.check(Sees { facts, client, route: RouteId::new(route), certificate: None }));
     let Poll::Ready(verdict) = check.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it never waits") };
     verdict
 }
