@@ -11,7 +11,7 @@ case $purpose in
     demo) wanted+=(curl:curl) ;;
     # initdb of PostgreSQL is on nobody's path; its client is, and comes with it
     # node, go and Python's cryptography run the samples of deploy/upstream-examples
-    test) wanted+=(redis-server:redis-server node:nodejs go:golang-go psql:postgresql setpriv:util-linux) ;;
+    test) wanted+=(redis-server:redis-server node:nodejs go:golang-go initdb:postgresql setpriv:util-linux) ;;
     *)
         echo "setup: unknown purpose '$purpose': write build, demo or test" >&2
         exit 2
@@ -20,8 +20,9 @@ esac
 
 say() { echo "setup: $*"; }
 
-# Debian keeps servers in sbin, which is not on everybody's path.
-has() { PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+# Debian keeps servers in sbin, and PostgreSQL's in a folder for each version: neither is on everybody's path.
+servers=$(printf ':%s' /usr/local/sbin /usr/sbin /sbin /usr/lib/postgresql/*/bin)
+has() { PATH="$PATH$servers" command -v "$1" >/dev/null 2>&1; }
 
 check_toolchain() {
     if ! has cargo; then

@@ -11,14 +11,18 @@ use crate::keys::{Flood, Rounds, Subject};
 
 /// How much longer B may wait at its 99th percentile, in per cent.
 const P99_MAX: f64 = 5.0;
-/// Memory of one place of a table at half load, in bytes, with a tenth of a MiB for all else a million requests leave.
-const KEY_BYTES: f64 = 44.0;
+/// Memory of one place of a table, in bytes: 42 for each key where half of the places are taken.
+const PLACE_BYTES: f64 = 21.5;
+/// How much all else may grow in a flood, in MiB: what a peak of requests took is kept for the next.
+const GROWN_MAX: f64 = 16.0;
 
 /// Everything that `keys` found.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) keys: u32,
     pub(crate) rate: u32,
+    /// By so many the room of the two kinds of gateway differs, over the tables of both limits.
+    pub(crate) places: f64,
     pub(crate) rounds: Rounds,
     pub(crate) floods: BTreeMap<Subject, Flood>,
 }
@@ -42,9 +46,12 @@ impl Report {
             Aim::of("B's p99 after the flood, longer by", longer(Subject::Usual), P99_MAX, " %"),
             Aim::new("C's requests that the flood freed", float(freed), 0.0, ""),
         ];
-        if let Some(flood) = self.floods.get(&Subject::Roomy) {
-            let each = flood.grown_mib() * 1024.0 * 1024.0 / f64::from(self.keys);
-            aims.push(Aim::new("memory of a live key", each, KEY_BYTES, " B"));
+        if let (Some(roomy), Some(usual)) = (self.floods.get(&Subject::Roomy), self.floods.get(&Subject::Usual)) {
+            // Tables are taken at the start: the two gateways differ by nothing but their room.
+            let more = (float(roomy.after_kib) - float(usual.before_kib)) * 1024.0;
+            aims.push(Aim::new("memory of a place for a key", more / self.places, PLACE_BYTES, " B"));
+            let grown = roomy.grown_mib().max(usual.grown_mib());
+            aims.push(Aim::new("memory that a flood adds", grown, GROWN_MAX, " MiB"));
         }
         aims
     }
@@ -55,9 +62,9 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "Counters in memory, {} keys, {} round(s); B sends {}/s. Ratios are medians of those within a round.\n\n\
-             | gateway | keys/s of the flood | grown by MiB | C admitted afterwards | newcomers that shared | B's p50 µs | \
+             | gateway | keys/s of the flood | resident MiB | grown by MiB | C admitted afterwards | newcomers that shared | B's p50 µs | \
              B's p99 µs | ratio of p50 | ratio of p99 |\n\
-             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             self.keys,
             self.of(Subject::Alone).len(),
             self.rate,
@@ -68,13 +75,14 @@ impl fmt::Display for Report {
             match self.floods.get(&subject) {
                 Some(flood) => write!(
                     f,
-                    " {:.0} | {:.1} | {} | {:.0} |",
+                    " {:.0} | {:.1} | {:.1} | {} | {:.0} |",
                     flood.keys_per_second(self.keys),
+                    float(flood.after_kib) / 1024.0,
                     flood.grown_mib(),
                     flood.freed,
                     flood.crowded
                 )?,
-                None => write!(f, " | | | |")?,
+                None => write!(f, " | | | | |")?,
             }
             writeln!(
                 f,

@@ -39,8 +39,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let burst = controls.burst.clear(burst::Sees { client }, &mut trip.trail).await?;
 
     // 6: this connection may serve this host, the host has this route, the route this method.
-    let host = snapshot.router.find(canonical.host());
-    let host = head::served(host, canonical, conn)?;
+    let host = head::served(snapshot.router.find(canonical.host()), canonical, conn)?;
     trip.host = Some(host.index);
     let matched = host.route(canonical.path()).ok_or_else(head::no_route)?;
     let asked = facts(canonical, session.req_header(), protocol);

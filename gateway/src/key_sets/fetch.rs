@@ -86,7 +86,9 @@ impl Fetcher {
             };
             self.get(&url, "the key set", KEY_SET_TYPES).await
         };
-        tokio::time::timeout(TOTAL_MAX, all).await.unwrap_or_else(|_| Err(format!("it took more than {TOTAL_MAX:?}")))
+        tokio::time::timeout(TOTAL_MAX, all)
+            .await
+            .unwrap_or_else(|_| Err(format!("it timed out: no answer within {TOTAL_MAX:?}")))
     }
 
     async fn get(&self, url: &str, what: &str, types: &[&str]) -> Result<Fetched, String> {
