@@ -27,6 +27,7 @@ use crate::{
     clock::SystemClock,
     key_sets::{FILE_INTERVAL, Stamp, stamp},
     metrics::Metrics,
+    streams::News,
 };
 
 /// More than a list of all certificates of an authority of agents takes. The configuration reads no larger file.
@@ -58,6 +59,13 @@ struct Source {
     reported: Option<Vec<Option<Stamp>>>,
     /// The next update that was reported as past.
     late: Option<UnixSeconds>,
+}
+
+/// Whether a look at the files changed what is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Same,
+    Changed,
 }
 
 /// What a listener is to believe, read and not yet in force.
@@ -108,12 +116,14 @@ impl ClientTrust {
 
     /// Reads the lists where they are not the ones that were read last. Those that cannot be read change nothing, are
     /// reported once, and are tried again at each look.
-    fn look(&self, now: UnixSeconds, metrics: &Metrics) {
+    fn look(&self, now: UnixSeconds, metrics: &Metrics) -> Look {
         let mut source = self.source.lock();
+        let before = self.current.load().generation;
         let read = self.renew(&mut source);
+        let mut look = if self.current.load().generation == before { Look::Same } else { Look::Changed };
         let ok = metrics.client_crl_ok.with_label_values(&[&*self.listener]);
         ok.set(i64::from(read.is_ok()));
-        let Some(next_update) = self.current.load().next_update else { return };
+        let Some(next_update) = self.current.load().next_update else { return look };
         let gauge = metrics.client_crl_next_update.with_label_values(&[&*self.listener]);
         gauge.set(i64::try_from(next_update).unwrap_or(i64::MAX));
         if next_update <= now && source.late.replace(next_update) != Some(next_update) {
@@ -123,7 +133,9 @@ impl ClientTrust {
                 next_update,
                 "a revocation list is past its next update: the certificates of its authority are refused"
             );
+            look = Look::Changed;
         }
+        look
     }
 
     fn renew(&self, source: &mut Source) -> Result<(), ()> {
@@ -326,11 +338,13 @@ impl ClientTrusts {
         self.0.get(listener).and_then(Option::as_ref)
     }
 
-    /// Looks at the files every second until the process ends.
-    pub(crate) async fn run(&self, clock: &SystemClock, metrics: &Metrics) {
+    /// Looks at the files every second until the process ends. What it finds may end exchanges that go on.
+    pub(crate) async fn run(&self, clock: &SystemClock, metrics: &Metrics, news: &News) {
         loop {
             for trust in self.0.iter().flatten() {
-                trust.look(clock.unix(), metrics);
+                if trust.look(clock.unix(), metrics) == Look::Changed {
+                    news.tell();
+                }
             }
             tokio::time::sleep(FILE_INTERVAL).await;
         }

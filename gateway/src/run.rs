@@ -134,7 +134,7 @@ impl BackgroundService for State {
         tokio::select! {
             () = runtime.key_sets.run() => {}
             () = runtime.api_keys.run(&runtime.gateway.metrics) => {}
-            () = runtime.clients().run(&runtime.gateway.clock, &runtime.gateway.metrics) => {}
+            () = runtime.clients().run(&gateway.clock, &gateway.metrics, &gateway.news) => {}
             () = runtime.assertions.run(&runtime.gateway.clock) => {}
             () = upstreams(runtime) => {}
             () = bans.run() => {}

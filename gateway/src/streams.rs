@@ -77,7 +77,7 @@ pub(crate) fn begin(
 ) -> Result<(), Box<Rejection>> {
     let Some((identity, freshness)) = whose(trip) else { return Ok(()) };
     if trip.started.elapsed() >= LONG {
-        again(gateway, &identity, freshness).map_err(|refused| {
+        again(gateway, trip.conn.as_deref(), &identity, freshness).map_err(|refused| {
             let (rejection, outcome) = *refused;
             trip.trail.refused(&rejection, outcome, Mode::Enforce);
             Box::new(rejection)
@@ -125,8 +125,8 @@ fn goes_on(head: &ResponseHeader, trip: &Trip) -> bool {
 
 fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Arc<Identity>, Freshness)) {
     let ended = Arc::new(OnceLock::new());
-    let conn = trip.conn.clone().filter(|_| trip.websocket);
-    if !edge::end_when(until_ended(Arc::clone(gateway), whose, conn, Arc::clone(&ended))) {
+    let over = (trip.conn.clone(), trip.websocket);
+    if !edge::end_when(until_ended(Arc::clone(gateway), whose, over, Arc::clone(&ended))) {
         tracing::error!(event = "gateway.bug", "an exchange outside the edge cannot be ended");
     }
     trip.followed = Some(Followed {
@@ -137,24 +137,31 @@ fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Ar
     });
 }
 
-fn again(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Result<(), Box<(Rejection, Outcome)>> {
+fn again(
+    gateway: &Gateway,
+    conn: Option<&ConnInfo>,
+    identity: &Identity,
+    freshness: Freshness,
+) -> Result<(), Box<(Rejection, Outcome)>> {
+    let certificate = conn.and_then(ConnInfo::certificate);
     // By what is in force now, not by what the request came in under.
-    gateway.snapshot.load().controls.authentication.again(|control| control.still(identity, freshness))
+    let snapshot = gateway.snapshot.load();
+    snapshot.controls.authentication.again(|control| control.still(identity, certificate.as_ref(), freshness))
 }
 
 /// Done when they would not be let in any more.
 async fn until_ended(
     gateway: Arc<Gateway>,
     (identity, freshness): (Arc<Identity>, Freshness),
-    websocket: Option<Arc<ConnInfo>>,
+    (conn, is_websocket): (Option<Arc<ConnInfo>>, bool),
     ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
 ) {
     let mut news = gateway.news.0.subscribe();
     loop {
         // What is told from here on is looked at next.
         news.mark_unchanged();
-        if let Err(refused) = again(&gateway, &identity, freshness) {
-            if let Some(conn) = &websocket {
+        if let Err(refused) = again(&gateway, conn.as_deref(), &identity, freshness) {
+            if let Some(conn) = conn.as_ref().filter(|_| is_websocket) {
                 conn.say_goodbye(match refused.1 {
                     Outcome::Fault => TRY_AGAIN_LATER,
                     Outcome::Deny | Outcome::Pass | Outcome::Off | Outcome::Degraded => NO_LONGER_LET_IN,

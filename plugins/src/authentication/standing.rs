@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use portcullis_api::{Fault, RouteId, Verdict};
+use portcullis_api::{Fault, RouteId, UnixSeconds, Verdict};
 
-use super::{Authentication, Deny, Failure, Identity, IssuerRule, Kind, NAME, RETRY_AFTER_S, STALE, Why, fault};
+use super::{
+    Authentication, Deny, Failure, Identity, IssuerRule, Kind, NAME, RETRY_AFTER_S, STALE, Why, certificate::Shown,
+    fault,
+};
 use crate::revocations::{Freshness, MaxStale, Target};
 
 impl Authentication {
@@ -44,12 +47,21 @@ impl Authentication {
         &self.max_stale
     }
 
-    /// Asked of whoever came in with a request that still goes on: whether they would come in now, with the same credential.
+    /// Asked of whoever came in with a request that still goes on: whether they would come in now, with the same credential
+    /// and over the same connection.
     ///
     /// # Errors
     /// A [`Fault`] when it cannot be told whether it was revoked.
-    pub fn still(&self, identity: &Identity, freshness: Freshness) -> Result<Verdict<(), Deny>, Fault> {
+    pub fn still(
+        &self,
+        identity: &Identity,
+        certificate: Option<&Shown<'_>>,
+        freshness: Freshness,
+    ) -> Result<Verdict<(), Deny>, Fault> {
         let now = self.needs.clock.unix();
+        if let Some(Err(why)) = certificate.map(|shown| self.still_counts(shown, now)) {
+            return Ok(Verdict::Deny(Deny::Invalid { why, issuer: None }));
+        }
         let stands = match identity.kind() {
             Kind::ApiKey => {
                 let table = self.needs.api_keys.table.load();
@@ -59,8 +71,9 @@ impl Authentication {
                 table.stands(identity, now)
             }
             Kind::User if !self.issues(identity) => Err(Why::IssuerUnknown),
-            Kind::User | Kind::Agent if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
-            Kind::User | Kind::Agent => Ok(()),
+            Kind::Agent => self.names(certificate, identity, now),
+            Kind::User if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
+            Kind::User => Ok(()),
         };
         let stands = stands.map_err(|why| ended(identity, why));
         let unrevoked = stands.and_then(|()| match self.needs.revocations.revoked(identity.revocable()) {
@@ -73,6 +86,13 @@ impl Authentication {
             Err(Failure::Unknown(fault)) => Err(fault),
             Err(Failure::UnknownKid { issuer, .. }) => Ok(Verdict::Deny(self.invalid(issuer, Why::KidUnknown))),
         }
+    }
+
+    /// Whether the connection's certificate names this agent under the rules that are in force.
+    fn names(&self, certificate: Option<&Shown<'_>>, agent: &Identity, now: UnixSeconds) -> Result<(), Why> {
+        let named = certificate.and_then(|shown| self.agent(shown, now).ok());
+        let is_same = |named: &Arc<Identity>| named.subject() == agent.subject() && named.tenant() == agent.tenant();
+        if named.as_ref().is_some_and(is_same) { Ok(()) } else { Err(Why::CertificateUnknown) }
     }
 
     /// Whether the issuer of a token is still one of ours, under its name and with its `iss`.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use portcullis_tests::{
-    Answer, Dial, Gateway, H1, Request, Setup, Token, Upstream,
+    Answer, Dial, Gateway, H1, PATIENCE, Reply, Request, Setup, Token, Upstream,
     agents::{Agent, Wanted, connect},
     assertion::{self, ISSUER, keys, p256, verified},
     ca::Ca,
@@ -20,6 +20,11 @@ use portcullis_tests::{
 };
 use rustls::{AlertDescription, HandshakeKind};
 use serde_json::{Value, json};
+
+use crate::{
+    revoked_streams::NO_LONGER_LET_IN,
+    streams::{frame, handshake_at},
+};
 
 const HOST: &str = "agents.example.test";
 const BILLING: &str = "spiffe://example.test/tenant/acme/agent/billing-7";
@@ -485,6 +490,41 @@ fn a_list_that_changes_refuses_on_the_connection_that_is_open_and_one_that_is_ol
     wait_for("the new list", || (ask(&mut second).status == 200).then_some(()));
     write(&Ca::new("another").revoking(&[], 3600));
     wait_for("the list of another authority", || (ask(&mut second).status == 401).then_some(()));
+}
+
+#[test]
+fn what_goes_on_ends_with_the_certificate_of_its_connection() {
+    let ca = Ca::new("authority");
+    let upstream = Upstream::scripted(|seen| match seen.header("upgrade") {
+        Some(_) => Reply::Echo,
+        None => Reply::ok(),
+    });
+    let address = free_address();
+    let settings = format!("{ONE_CA}\ncrl = [\"agents/crl.pem\"]");
+    let live = format!(
+        "[hosts.\"{HOST}\".routes.live]\npath = \"/live\"\nmethods = [\"GET\"]\nkind = \"websocket\"\nupstream = \"app\"\n\
+         auth = {{ accept = [\"certificate\"] }}\n"
+    );
+    let setup = setup(&upstream, address, &ca, &settings).with(&live).file("agents/crl.pem", ca.revoking(&[9], 3600));
+    let agents = Agents::launch(setup, address);
+    let socket = |serial: u64| {
+        let mut client = agents.h1(&ca.agent(&Wanted::uri(BILLING).serial(serial)));
+        assert_eq!(agents.over(&mut client, &handshake_at("/live").host(HOST)).status, 101);
+        client
+    };
+    let (mut listed, mut other) = (socket(1), socket(2));
+    let path = |name: &str| agents.gateway.setup().path(name);
+    portcullis_tests::document::write_private(&path("agents/crl.pem"), ca.revoking(&[1, 9], 3600).as_bytes());
+    assert_eq!(listed.bytes(4), NO_LONGER_LET_IN);
+    assert!(listed.closes_within(PATIENCE));
+    other.send(frame("still here"));
+    assert_eq!(other.bytes(frame("still here").len()), frame("still here"));
+    let next = Ca::new("another");
+    portcullis_tests::document::write_private(&path("agents/ca.pem"), next.pem().as_bytes());
+    portcullis_tests::document::write_private(&path("agents/crl.pem"), next.revoking(&[], 3600).as_bytes());
+    assert!(agents.gateway.hang_up());
+    assert_eq!(other.bytes(4), NO_LONGER_LET_IN);
+    assert!(other.closes_within(PATIENCE));
 }
 
 #[test]

@@ -24,7 +24,7 @@ const JOURNAL: &str = "[revocations]\njournal = \"revocations.journal\"";
 /// What a revocation may take to end a stream.
 const SECOND: Duration = Duration::from_secs(1);
 /// The close frames of `authentication.invalid` and `authentication.stale`.
-const NO_LONGER_LET_IN: [u8; 4] = [0x88, 2, 0x03, 0xf0];
+pub(crate) const NO_LONGER_LET_IN: [u8; 4] = [0x88, 2, 0x03, 0xf0];
 const TRY_AGAIN_LATER: [u8; 4] = [0x88, 2, 0x03, 0xf5];
 
 fn gateway() -> Gateway {

@@ -213,7 +213,7 @@ fn who_is_under_way_is_asked_about_again() {
     let identity = |fields: &[(&'static str, &str)]| identity(&rig.control, BOTH, fields);
     let bearer = identity(&[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
     let key = identity(&[("x-api-key", &rig.api_key)]);
-    let still = |who: &Identity| match rig.control.still(who, Freshness::Standard) {
+    let still = |who: &Identity| match rig.control.still(who, None, Freshness::Standard) {
         Ok(Verdict::Pass(())) => "still",
         Ok(Verdict::Deny(Deny::Invalid { why, .. })) => why.as_str(),
         Ok(Verdict::Deny(_)) => "another refusal",
@@ -244,7 +244,7 @@ fn who_is_under_way_ends_with_an_issuer_that_is_gone_or_is_another_one() {
     ] {
         let (needs, _cells) = needs(&["main", "local", "other"], Arc::clone(&rig.clock));
         let control = compile(&text, &needs, &mut Issues::default()).unwrap();
-        let still = control.still(&who, Freshness::Standard).unwrap();
+        let still = control.still(&who, None, Freshness::Standard).unwrap();
         assert_eq!(matches!(still, Verdict::Pass(())), known);
     }
 }
