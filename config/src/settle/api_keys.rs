@@ -143,8 +143,15 @@ impl Room<'_> {
 
     /// The folder must be there: a store that cannot be made would be found out with the first key.
     fn sqlite(&mut self, path: &std::path::Path, span: &std::ops::Range<usize>) -> Option<std::path::PathBuf> {
-        if path.is_dir() || !path.parent().is_some_and(std::path::Path::is_dir) {
-            let message = format!("there is no folder for the store `{}`, or it is one itself", path.display());
+        let shown = path.display();
+        if path.is_dir() {
+            let help = "write the path of a file in it, e.g. \"sqlite:keys.db\"";
+            self.issues.push_help("api_keys.no_folder", span, format!("the store `{shown}` is a folder"), help);
+            return None;
+        }
+        // The parent of a name alone is empty: the folder that the gateway is started in.
+        if !path.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+            let message = format!("there is no folder for the store `{shown}`");
             self.issues.push_help("api_keys.no_folder", span, message, "make the folder, owned by the gateway's user");
             return None;
         }

@@ -112,6 +112,13 @@ async fn told(runtime: &Runtime, session: &mut ServerSession, query: &str) -> Re
     };
     let revoked = revoke(runtime, session).await?;
     let mut answer = shown(&revoked.record);
+    // It may be a key of a file or store that this gateway does not read yet; or a misspelling.
+    if let (Kind::ApiKey, Some(id)) = (revoked.record.kind, &revoked.record.name)
+        && !runtime.api_keys.table().knows(id)
+        && let Some(members) = answer.as_object_mut()
+    {
+        members.insert("note".to_owned(), json!("this gateway knows no API key of this id: mind its spelling"));
+    }
     if !waits {
         return Ok(page(StatusCode::OK, &answer));
     }

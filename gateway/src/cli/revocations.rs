@@ -5,10 +5,14 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
+use portcullis_api::hex;
 use portcullis_plugins::{authentication::TOKEN_BYTES_MAX, revocations::signing_digest};
 use reqwest::Method;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,8 +25,8 @@ use super::{
 pub(super) struct Revoke {
     /// `jti`, `sid`, `sub`, `tenant`, `api_key`, `kid`, `issuer`, `cert`, or `token` for a token without an id.
     kind: String,
-    /// Its value; of an issuer its name in the configuration; of a certificate the SHA-256 of its DER, as openssl prints it or
-    /// as 64 digits; `-` reads it from standard input. A `token` is always read from
+    /// Its value; of an issuer its name in the configuration; of a certificate its SHA-256, as openssl prints it or as apps are
+    /// told it, or its PEM on standard input; `-` reads it from standard input. A `token` is always read from
     /// there, so that it stands in no list of processes, and only a digest of what is signed leaves this command.
     value: String,
     /// The issuer, by its name in the configuration: for `jti`, `sid`, `sub` and `kid`.
@@ -59,7 +63,7 @@ impl Revoke {
         let value = match (kind.as_str(), value.as_str()) {
             ("token", "-") => token_digest(&read()?)?,
             ("token", _) => bail!("a token is read from standard input: write `-` and hand it in"),
-            ("cert", value) => fingerprint(&if value == "-" { read()? } else { value.to_owned() }),
+            ("cert", value) => fingerprint(&if value == "-" { read()? } else { value.to_owned() })?,
             (_, "-") => read()?,
             (_, _) => value,
         };
@@ -67,6 +71,9 @@ impl Revoke {
         let page = if wait { "revocations?wait=all" } else { "revocations" };
         let answer = ask_with(&config, Method::POST, page, Some(&asked))?;
         say(&format!("revoked: {}", line(&answer)))?;
+        if let Some(note) = answer.get("note").and_then(Value::as_str) {
+            say(&format!("note: {note}"))?;
+        }
         match answer.get("receipt") {
             Some(receipt) => held(receipt),
             None => Ok(()),
@@ -118,16 +125,29 @@ fn read() -> anyhow::Result<String> {
 fn token_digest(token: &str) -> anyhow::Result<String> {
     let mut parts = token.rsplitn(2, '.');
     match (parts.next(), parts.next()) {
-        (Some(_signature), Some(signed)) if signed.contains('.') => {
-            Ok(portcullis_api::hex(&signing_digest(signed.as_bytes())))
-        }
+        (Some(_signature), Some(signed)) if signed.contains('.') => Ok(hex(&signing_digest(signed.as_bytes()))),
         _ => bail!("that is no token: it has not three parts"),
     }
 }
 
-/// As openssl prints it, `AA:BB:…`, or in one piece.
-fn fingerprint(text: &str) -> String {
-    text.replace(':', "").to_ascii_lowercase()
+/// The certificate itself as PEM; its SHA-256 as openssl prints it (`sha256 Fingerprint=AA:BB:…`), in one piece, or as apps are
+/// told it (`sha256:` and base64url).
+fn fingerprint(text: &str) -> anyhow::Result<String> {
+    if text.contains("-----BEGIN") {
+        let certificate = CertificateDer::from_pem_slice(text.as_bytes());
+        return Ok(hex(digest(&SHA256, &certificate.map_err(|_| anyhow!("that PEM holds no certificate"))?).as_ref()));
+    }
+    let told = text.trim().strip_prefix("sha256:").map(|encoded| URL_SAFE_NO_PAD.decode(encoded));
+    let digits = match told {
+        Some(bytes) => hex(&bytes.map_err(|_| anyhow!("what follows `sha256:` is no base64url"))?),
+        None => text.rsplit('=').next().unwrap_or(text).trim().replace(':', "").to_ascii_lowercase(),
+    };
+    if digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(digits);
+    }
+    bail!(
+        "that is no certificate: write its SHA-256 (openssl x509 -noout -fingerprint -sha256), or `-` and hand its PEM in"
+    )
 }
 
 fn line(revocation: &Value) -> String {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
@@ -38,10 +38,13 @@ pub(super) struct Keys {
     pub(super) second: String,
 }
 
-/// Writes the folder anew.
+/// Writes the folder anew, if it is empty or a demo's: nobody's files are written over.
 pub(super) fn write(dir: &Path, port: u16, admin_port: u16, upstream_port: u16) -> anyhow::Result<Demo> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let dir = dir.canonicalize()?;
+    let is_empty = fs::read_dir(&dir)?.next().is_none();
+    let is_ours = fs::read_to_string(dir.join("portcullis.toml")).is_ok_and(|text| text.contains(HOST));
+    ensure!(is_empty || is_ours, "{} holds files that no demo wrote: name another folder with --dir", dir.display());
     let ca = certificates(&dir)?;
     let token = issuer(&dir)?;
     let keys = api_keys(&dir)?;

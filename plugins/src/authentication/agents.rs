@@ -107,6 +107,12 @@ impl AgentName {
     }
 }
 
+/// Whether an agent can have this subject.
+pub(crate) fn is_agent_subject(text: &str) -> bool {
+    let parts = text.split_once(':');
+    parts.is_some_and(|(tenant, agent)| TenantId::parse(tenant).is_ok() && AgentName::parse(agent).is_ok())
+}
+
 impl<'de> Deserialize<'de> for AgentName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)

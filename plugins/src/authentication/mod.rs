@@ -46,6 +46,7 @@ use portcullis_api::{
     UNAVAILABLE, UnixSeconds, Verdict,
 };
 
+pub(crate) use agents::is_agent_subject;
 pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
 pub use api_key_file::{ApiKeyFileError, RECORDS_MAX, list_records};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};

@@ -86,6 +86,9 @@ pub enum TargetError {
     /// It does not.
     #[error("`{}` is of no tenant: leave it out", .0.as_str())]
     Tenant(Kind),
+    /// An agent is named with its tenant.
+    #[error("an agent's `sub` is TENANT:AGENT: no agent is called so")]
+    Agent,
     /// Not the value of any.
     #[error("no credential can have this `{}`", .0.as_str())]
     Value(Kind),
@@ -119,6 +122,9 @@ impl Target {
             }
             Kind::Sub => {
                 let sub = text(authentication::SUBJECT_BYTES_MAX)?;
+                if issuer == Some(authentication::AGENT_ISSUER) && !authentication::is_agent_subject(&sub) {
+                    return Err(TargetError::Agent);
+                }
                 Ok(Self::Sub { issuer: of_issuer()?, tenant: tenant.cloned(), sub })
             }
             Kind::Kid => {

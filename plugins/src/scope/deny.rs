@@ -16,8 +16,8 @@ pub enum Deny {
     Missing(ParameterName),
     /// A parameter that may be there once is there more often, be it once in the query and once in the form.
     Repeated(ParameterName),
-    /// A parameter that the route does not name.
-    Parameter,
+    /// A parameter that the route does not name, as it may be shown.
+    Parameter(Box<str>),
     /// A plain parameter has another value than the tenant's.
     Other(ParameterName),
     /// A query that cannot be confined, and why.
@@ -45,6 +45,17 @@ const UNREADABLE: Code =
 const TOO_LARGE: Code = Code { name: "scope.too_large", status: 413, title: "The query is too large" };
 const BODY: Code = Code { name: "scope.body", status: 415, title: "Only a form in plain UTF-8 is admitted as body" };
 
+impl Deny {
+    /// A parameter that the route does not name. What is no name of a parameter may be a value, which no log may hold.
+    pub(super) fn unknown(name: &str) -> Self {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '[' | ']');
+        Self::Parameter(match (1..=32).contains(&name.len()) && name.chars().all(is_name) {
+            true => format!("parameter `{name}`").into(),
+            false => "a parameter of no usual name".into(),
+        })
+    }
+}
+
 impl Refusal for Deny {
     const CODES: &'static [Code] = &[MISSING, REPEATED, PARAMETER, CONFLICT, UNREADABLE, TOO_LARGE, BODY];
 
@@ -52,7 +63,7 @@ impl Refusal for Deny {
         match self {
             Self::Missing(_) => MISSING,
             Self::Repeated(_) => REPEATED,
-            Self::Parameter => PARAMETER,
+            Self::Parameter(_) => PARAMETER,
             Self::Other(_) | Self::Query(_, Unscoped::Conflict) => CONFLICT,
             Self::Query(_, Unscoped::TooLarge { .. }) | Self::TooMany | Self::BodyTooLarge | Self::TargetTooLarge => {
                 TOO_LARGE
@@ -69,7 +80,7 @@ impl Refusal for Deny {
             Self::Missing(name) | Self::Repeated(name) | Self::Other(name) | Self::Query(name, _) => {
                 Some(name.as_str().into())
             }
-            Self::Parameter
+            Self::Parameter(_)
             | Self::Malformed
             | Self::TooMany
             | Self::BodyTooLarge
@@ -82,7 +93,7 @@ impl Refusal for Deny {
         Some(match self {
             Self::Missing(name) => format!("`{name}` is missing").into(),
             Self::Repeated(name) => format!("`{name}` is there more than once").into(),
-            Self::Parameter => "a parameter that the route's `scope` does not name".into(),
+            Self::Parameter(shown) => format!("{shown}, which the route's `scope` does not name").into(),
             Self::Other(name) => format!("`{name}` is not the tenant's").into(),
             Self::Query(name, why) => format!("`{name}`: {}", told(why)).into(),
             Self::Malformed => "a query or form with a stray %, or not in UTF-8".into(),

@@ -102,8 +102,8 @@ fn is_form(headers: &HeaderMap) -> Result<(), Deny> {
 /// Each parameter is known, and there as often as it may be, in the query and the form together: apps read both as one.
 fn count(parameters: &Parameters, query: &[Parameter<'_>], form: &[Parameter<'_>]) -> Result<(), Deny> {
     let all = || query.iter().chain(form);
-    if all().any(|(name, _)| !parameters.known.contains_key(name.as_ref())) {
-        return Err(Deny::Parameter);
+    if let Some((name, _)) = all().find(|(name, _)| !parameters.known.contains_key(name.as_ref())) {
+        return Err(Deny::unknown(name));
     }
     for Known { name, what } in parameters.known.values() {
         let count = all().filter(|(other, _)| other == name.as_str()).count();
@@ -123,7 +123,7 @@ fn count(parameters: &Parameters, query: &[Parameter<'_>], form: &[Parameter<'_>
 fn weigh(parameters: &Parameters, query: &[Parameter<'_>], form: &[Parameter<'_>]) -> Result<(), Deny> {
     let mut bytes = 0_usize;
     for (name, text) in query.iter().chain(form) {
-        let Some(Known { name, what }) = parameters.known.get(name.as_ref()) else { return Err(Deny::Parameter) };
+        let Some(Known { name, what }) = parameters.known.get(name.as_ref()) else { return Err(Deny::unknown(name)) };
         match what {
             What::Expression | What::Selector => bytes = bytes.saturating_add(text.len()),
             What::Plain(_) | What::Other => {}
@@ -144,7 +144,7 @@ fn confine_each(
     list: &mut [Parameter<'_>],
 ) -> Result<(), Deny> {
     for (name, text) in list {
-        let Some(Known { name, what }) = parameters.known.get(name.as_ref()) else { return Err(Deny::Parameter) };
+        let Some(Known { name, what }) = parameters.known.get(name.as_ref()) else { return Err(Deny::unknown(name)) };
         let kind = match what {
             What::Expression => Kind::Expression,
             What::Selector => Kind::Selector,
