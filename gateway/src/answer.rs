@@ -68,13 +68,13 @@ async fn write(
     mut fields: HeaderMap,
     body: Bytes,
 ) -> Result<()> {
-    trip.answer.status = status.as_u16();
     let begun = |written: &ResponseHeader| {
         !written.status.is_informational() || written.status == StatusCode::SWITCHING_PROTOCOLS
     };
     if session.response_written().is_some_and(begun) {
         return Ok(()); // too late for an answer: the upstream's has begun, or the connection is no HTTP any more
     }
+    trip.answer.status = status.as_u16();
     fields.reserve(DRESS);
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     if status != StatusCode::NO_CONTENT {

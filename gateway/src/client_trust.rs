@@ -133,6 +133,9 @@ impl ClientTrust {
                 next_update,
                 "a revocation list is past its next update: the certificates of its authority are refused"
             );
+            // Another generation, so that what was found before is not believed for a while longer.
+            let current = self.current.load_full();
+            self.put(current.connection_age_max, Arc::clone(&current.verifier), current.next_update);
             look = Look::Changed;
         }
         look

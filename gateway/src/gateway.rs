@@ -205,7 +205,10 @@ impl ProxyHttp for Proxy {
         end: bool,
         trip: &mut Trip,
     ) -> Result<()> {
-        streams::passed(&self.0, session, trip);
+        if let Err(rejection) = streams::passed(&self.0, session, trip) {
+            *body = None;
+            return Err(no_longer(trip, rejection));
+        }
         trip.carry(0, body);
         if session.was_upgraded() {
             return Ok(());
@@ -234,8 +237,7 @@ impl ProxyHttp for Proxy {
             return answer::take_over_interim(head);
         }
         if let Err(rejection) = streams::begin(&self.0, session, head, trip) {
-            trip.refused_late = Some(*rejection);
-            return Err(Error::explain(ErrorType::HTTPStatus(401), "no longer let in").into_down());
+            return Err(no_longer(trip, rejection));
         }
         trip.answer.status = head.status.as_u16();
         trip.attempts.head_ms = trip.attempts.started.map(|at| at.elapsed().as_secs_f64() * 1000.0);
@@ -265,7 +267,10 @@ impl ProxyHttp for Proxy {
         end: bool,
         trip: &mut Trip,
     ) -> Result<Option<Duration>> {
-        streams::passed(&self.0, session, trip);
+        if let Err(rejection) = streams::passed(&self.0, session, trip) {
+            *body = None;
+            return Err(no_longer(trip, rejection));
+        }
         trip.carry(1, body);
         // Before the client has the last piece: with its next request it may ask for the slot of this one.
         if end && session.is_body_done() {
@@ -457,6 +462,12 @@ fn over(trip: &mut Trip, bytes: u64, max: u64, shadow: bool) -> Result<(), Box<R
     }
     trip.trail.refused(&rejection, Outcome::Deny, Mode::Shadow);
     Ok(())
+}
+
+/// Whoever the exchange is of would not be let in any more.
+fn no_longer(trip: &mut Trip, rejection: Box<Rejection>) -> Box<Error> {
+    trip.refused_late = Some(*rejection);
+    Error::explain(ErrorType::HTTPStatus(401), "no longer let in").into_down()
 }
 
 fn bug(what: &'static str) -> Box<Error> {

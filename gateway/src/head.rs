@@ -2,10 +2,12 @@
 
 use http::Method;
 use pingora_proxy::Session;
-use portcullis_api::{ClientIp, Mode, Protocol, Rejection, Trail};
+use portcullis_api::{ClientIp, Mode, Protocol, Rejection, RouteId, Trail};
 use portcullis_config::{HostEntry, Matched, RouteEntry, RouteKind};
 use portcullis_plugins::{
+    authentication::Caller,
     canonical::{self, Canonical, Ended, Head, Target, Upgrade},
+    controls::Controls,
     cors::{self, Preflight},
     in_flight::UnderWay,
     login, quota,
@@ -216,4 +218,21 @@ pub(crate) async fn body(
 /// The body is larger than the route takes.
 pub(crate) fn too_large(bytes: u64, max: u64) -> Rejection {
     Rejection::of(waf::NAME, &waf::Deny::BodyTooLarge { bytes, max })
+}
+
+/// A body that was waited for took as long as the client liked: whoever sent it is asked about once more.
+pub(crate) fn still_let_in(
+    controls: &Controls,
+    conn: &ConnInfo,
+    route: RouteId,
+    caller: &Caller,
+    body: &Body,
+) -> Result<(), Stop> {
+    let (Caller::Verified(identity), Body::Whole(_)) = (caller, body) else { return Ok(()) };
+    let certificate = conn.certificate();
+    let again = controls.authentication.again(|control| {
+        let name = control.route_name(route).unwrap_or_default();
+        control.still(identity, certificate.as_ref(), &name)
+    });
+    again.map_err(|refused| Stop::from(refused.0))
 }

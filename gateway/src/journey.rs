@@ -47,7 +47,6 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     trip.route = Some(matched.route.id);
     let route = head::route(&matched, asked.method, &preflight)?;
     trip.route = Some(route.id);
-    let path_tenant = matched.tenant_segment;
     let upgrade = head::upgrade(canonical, route)?;
     trip.websocket = upgrade == Upgrade::WebSocket;
 
@@ -73,8 +72,10 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
 
     // 13: a cookie only from our own pages; whose tenant; which right.
     let same_site = controls.csrf.pass(csrf::Sees { facts, route: route.id, caller }, trail).await?;
-    let authorized =
-        controls.authorization.pass(authorization::Sees { facts, route: route.id, caller, path_tenant }, trail).await?;
+    let authorized = controls
+        .authorization
+        .pass(authorization::Sees { facts, route: route.id, caller, path_tenant: matched.tenant_segment }, trail)
+        .await?;
     let tenant = authorized.tenant();
     trip.tenant = tenant.cloned();
     let tenant_address = controls.tenant_ip_allowlist.pass(ip_allowlist::TenantSees { client, tenant }, trail).await?;
@@ -92,6 +93,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let ahead = Ahead::of(&snapshot, route, facts.method);
     let coming = Coming { phase: trip.phase.as_mut(), share: &mut trip.held, kind: route.kind, ahead };
     trip.body = head::body(session, coming, body, waf.proof(), controls.waf.mode()).await?;
+    head::still_let_in(controls, conn, route.id, caller, &trip.body)?;
     let facts = self::facts(canonical, session.req_header(), protocol);
     if let (Body::Whole(bytes), Some(_)) = (&trip.body, waf.proof()) {
         let whole = waf::Sees { body: waf::Body::Whole(bytes), facts, route: route.id, tenant };

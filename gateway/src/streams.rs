@@ -17,7 +17,7 @@ use portcullis_api::{Mode, Outcome, Rejection};
 use portcullis_config::document::RouteKind;
 use portcullis_plugins::{
     authentication::{Caller, Identity},
-    revocations::{Age, Freshness},
+    revocations::Age,
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -33,7 +33,7 @@ const LONG: Duration = Duration::from_secs(1);
 /// Between two looks at the latest: the wall clock may have been set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// A moment longer than until something is too old.
-const A_MOMENT: Duration = Duration::from_millis(1);
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// RFC 6455, 7.4.1: policy violation.
 const NO_LONGER_LET_IN: u16 = 1008;
@@ -75,13 +75,10 @@ pub(crate) fn begin(
     head: &ResponseHeader,
     trip: &mut Trip,
 ) -> Result<(), Box<Rejection>> {
-    let Some((identity, freshness)) = whose(trip) else { return Ok(()) };
+    let Some((identity, route)) = whose(trip) else { return Ok(()) };
     if trip.started.elapsed() >= LONG {
-        again(gateway, trip.conn.as_deref(), &identity, freshness).map_err(|refused| {
-            let (rejection, outcome) = *refused;
-            trip.trail.refused(&rejection, outcome, Mode::Enforce);
-            Box::new(rejection)
-        })?;
+        let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
+        refused.map_err(|refused| noted(refused, trip))?;
     } else if !goes_on(head, trip) {
         return Ok(());
     }
@@ -90,25 +87,37 @@ pub(crate) fn begin(
     {
         conn.switched();
     }
-    follow(gateway, session, trip, (identity, freshness));
+    follow(gateway, session, trip, (identity, route));
     Ok(())
 }
 
-/// Follows an exchange that goes on though its head did not say so.
-pub(crate) fn passed(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip) {
-    if trip.followed.is_none()
-        && trip.started.elapsed() >= LONG
-        && let Some(whose) = whose(trip)
-    {
-        follow(gateway, session, trip, whose);
+/// Looks at an exchange that goes on though its head did not say so, before a piece of it passes, and follows it.
+///
+/// # Errors
+/// Whoever sends the piece, or waits for it, is not let in any more.
+pub(crate) fn passed(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip) -> Result<(), Box<Rejection>> {
+    if trip.followed.is_some() || trip.started.elapsed() < LONG {
+        return Ok(());
     }
+    let Some((identity, route)) = whose(trip) else { return Ok(()) };
+    let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
+    refused.map_err(|refused| noted(refused, trip))?;
+    follow(gateway, session, trip, (identity, route));
+    Ok(())
+}
+
+/// A refusal of what goes on, in the trail.
+fn noted(refused: Box<(Rejection, Outcome)>, trip: &mut Trip) -> Box<Rejection> {
+    let (rejection, outcome) = *refused;
+    trip.trail.refused(&rejection, outcome, Mode::Enforce);
+    Box::new(rejection)
 }
 
 /// Who came in with it; nobody whose credential could end.
-fn whose(trip: &Trip) -> Option<(Arc<Identity>, Freshness)> {
+fn whose(trip: &Trip) -> Option<(Arc<Identity>, Arc<str>)> {
     let control = trip.snapshot.controls.authentication.control()?;
     match (&trip.caller, trip.route) {
-        (Some(Caller::Verified(identity)), Some(route)) => Some((Arc::clone(identity), control.freshness(route))),
+        (Some(Caller::Verified(identity)), Some(route)) => Some((Arc::clone(identity), control.route_name(route)?)),
         (Some(Caller::Anonymous) | None, _) | (Some(Caller::Verified(_)), None) => None,
     }
 }
@@ -123,7 +132,7 @@ fn goes_on(head: &ResponseHeader, trip: &Trip) -> bool {
         || is(b"application/grpc")
 }
 
-fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Arc<Identity>, Freshness)) {
+fn follow(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip, whose: (Arc<Identity>, Arc<str>)) {
     let ended = Arc::new(OnceLock::new());
     let over = (trip.conn.clone(), trip.websocket);
     if !edge::end_when(until_ended(Arc::clone(gateway), whose, over, Arc::clone(&ended))) {
@@ -141,18 +150,18 @@ fn again(
     gateway: &Gateway,
     conn: Option<&ConnInfo>,
     identity: &Identity,
-    freshness: Freshness,
+    route: &str,
 ) -> Result<(), Box<(Rejection, Outcome)>> {
     let certificate = conn.and_then(ConnInfo::certificate);
     // By what is in force now, not by what the request came in under.
     let snapshot = gateway.snapshot.load();
-    snapshot.controls.authentication.again(|control| control.still(identity, certificate.as_ref(), freshness))
+    snapshot.controls.authentication.again(|control| control.still(identity, certificate.as_ref(), route))
 }
 
 /// Done when they would not be let in any more.
 async fn until_ended(
     gateway: Arc<Gateway>,
-    (identity, freshness): (Arc<Identity>, Freshness),
+    (identity, route): (Arc<Identity>, Arc<str>),
     (conn, is_websocket): (Option<Arc<ConnInfo>>, bool),
     ended: Arc<OnceLock<Box<(Rejection, Outcome)>>>,
 ) {
@@ -160,7 +169,7 @@ async fn until_ended(
     loop {
         // What is told from here on is looked at next.
         news.mark_unchanged();
-        if let Err(refused) = again(&gateway, conn.as_deref(), &identity, freshness) {
+        if let Err(refused) = again(&gateway, conn.as_deref(), &identity, &route) {
             if let Some(conn) = conn.as_ref().filter(|_| is_websocket) {
                 conn.say_goodbye(match refused.1 {
                     Outcome::Fault => TRY_AGAIN_LATER,
@@ -174,16 +183,18 @@ async fn until_ended(
         tokio::select! {
             // Its sender lives as long as the gateway.
             _told = news.changed() => {}
-            () = sleep(next_look(&gateway, &identity, freshness)) => {}
+            () = sleep(next_look(&gateway, conn.as_deref(), &identity, &route)) => {}
         }
     }
 }
 
 /// When they may be let in no more though nobody tells: by the clock.
-fn next_look(gateway: &Gateway, identity: &Identity, freshness: Freshness) -> Duration {
-    let expiry = identity.expires().map(|expires| gateway.clock.until(expires));
+fn next_look(gateway: &Gateway, conn: Option<&ConnInfo>, identity: &Identity, route: &str) -> Duration {
     let snapshot = gateway.snapshot.load();
-    let max = snapshot.controls.authentication.control().and_then(|control| control.max_stale().of(freshness));
+    let Some(control) = snapshot.controls.authentication.control() else { return A_MOMENT };
+    let certificate = conn.and_then(ConnInfo::certificate);
+    let expiry = control.ends(identity, certificate.as_ref()).map(|expires| gateway.clock.until(expires));
+    let max = control.max_stale().of(control.freshness(route));
     let stale = match (gateway.revocations.age(), max) {
         // Also where this gateway decides alone, which is then looked at as seldom as it has to.
         (Age::Known(age), Some(max)) => Some(Duration::from_micros(max.as_micros().saturating_sub(age))),

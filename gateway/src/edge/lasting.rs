@@ -42,18 +42,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Lasting<A> {
                 ENDING.with(|slot| slot.borrow_mut().as_mut().map(|ending| ending.as_mut().poll(cx)))
             };
             // First: not one byte more passes once it is over.
-            let known = match ends(cx) {
-                Some(Poll::Ready(())) => return Poll::Ready(None),
-                Some(Poll::Pending) => true,
-                None => false,
-            };
+            if matches!(ends(cx), Some(Poll::Ready(()))) {
+                return Poll::Ready(None);
+            }
             if let Poll::Ready(reused) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(reused);
             }
+            // One that was told just now was never polled; and one that is done must not be polled again.
             match ends(cx) {
-                // Told just now.
-                Some(Poll::Ready(())) if !known => Poll::Ready(None),
-                Some(_) | None => Poll::Pending,
+                Some(Poll::Ready(())) => Poll::Ready(None),
+                Some(Poll::Pending) | None => Poll::Pending,
             }
         });
         ENDING.scope(RefCell::new(None), step).await

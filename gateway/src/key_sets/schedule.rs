@@ -106,7 +106,11 @@ impl Schedule {
             self.claim(now);
             return Asked::Fetch;
         }
-        if self.failed.is_some() { Asked::CannotTell } else { Asked::Absent }
+        // What was fetched a while ago does not say what is published now.
+        let fresh = self.loaded.as_ref().is_some_and(|loaded| {
+            loaded.from == Origin::Source && now.saturating_duration_since(loaded.at) < ATTEMPT_INTERVAL
+        });
+        if self.failed.is_none() && fresh { Asked::Absent } else { Asked::CannotTell }
     }
 
     /// The operator wants one now. Claims it; `false` where one is under way already.

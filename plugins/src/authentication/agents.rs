@@ -272,6 +272,7 @@ impl Rules {
             expires: Some(certificate.not_after()),
             auth_time: None,
             uses: None,
+            signed_by: None,
             jti: None,
             certificate: Some(*certificate.fingerprint()),
             bound: None,

@@ -132,6 +132,7 @@ impl Entry {
             jti: None,
             certificate: None,
             bound: None,
+            signed_by: None,
             auth_time: None,
             environments: Environments::Any,
             revocable,
@@ -208,6 +209,11 @@ impl ApiKeyTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// When a key ends: a rotation may have brought it forward.
+    pub(super) fn expires(&self, identity: &Identity) -> Option<UnixSeconds> {
+        identity.key_id().and_then(|id| self.keys.get(id)).map(|entry| entry.expires)
     }
 
     /// Whether a key that verified before would verify now.

@@ -41,7 +41,7 @@ pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String
 pub(super) fn identity_of(
     issuer: &IssuerRule,
     claims: Claims,
-    credential: Credential,
+    (credential, signed_by): (Credential, u128),
     revocable: Revocable,
 ) -> Identity {
     let Claims { tenant, subject, role, scopes, environments, auth_time, issued: _, expires, jti, sid: _, bound } =
@@ -63,6 +63,7 @@ pub(super) fn identity_of(
         bound,
         revocable,
         uses: None,
+        signed_by: Some(signed_by),
         environments: Environments::Any,
     };
     match environments {

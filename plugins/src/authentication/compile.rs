@@ -194,6 +194,12 @@ fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues
         }
     };
     if let Some(environment) = &auth.environment
+        && accepted().any(|entry| *entry == Accept::Certificate)
+    {
+        let message =
+            format!("route `{route}` names an environment and accepts `certificate`: no certificate is of one");
+        issues.push("auth.environment", &environment.span, message);
+    } else if let Some(environment) = &auth.environment
         && !accepted().any(has_environments)
     {
         let message = format!(

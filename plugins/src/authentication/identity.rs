@@ -38,6 +38,8 @@ pub(super) struct Parts {
     pub(super) revocable: Revocable,
     /// Where it may be used, where its record says so.
     pub(super) uses: Option<Arc<KeyUses>>,
+    /// The mark of the key that verified its token.
+    pub(super) signed_by: Option<u128>,
     /// When the user signed in.
     pub(super) auth_time: Option<UnixSeconds>,
     pub(super) environments: Environments,
@@ -139,6 +141,11 @@ impl Identity {
             Environments::Any => false,
             Environments::Each(_) => self.there(environment).is_none(),
         }
+    }
+
+    /// The mark of the key that verified its token.
+    pub(super) fn signed_by(&self) -> Option<u128> {
+        self.parts.signed_by
     }
 
     /// When the user signed in, in seconds since 1970, where the token says so.
@@ -275,6 +282,7 @@ impl Identity {
             bound: None,
             revocable: Revocable::default(),
             uses: None,
+            signed_by: None,
             auth_time: None,
             environments: Environments::Any,
         })
@@ -331,6 +339,7 @@ fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeader
         bound: _,
         revocable: _,
         uses: _,
+        signed_by: _,
         auth_time: _,
         environments: _,
     } = parts;

@@ -206,6 +206,11 @@ impl KeySet {
         self.generation
     }
 
+    /// Whether a key of this mark is in it.
+    pub(super) fn has(&self, mark: u128) -> bool {
+        self.keys.iter().any(|key| key.mark() == mark)
+    }
+
     /// The one key that may have signed this token.
     pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, Why> {
         let named = match (self.naming, kid) {
@@ -256,6 +261,13 @@ fn drop_conflicts(keys: &mut Vec<Key>, warnings: &mut Vec<String>) {
     }
     kept.retain(|key| key.kid.as_ref().is_none_or(|kid| !conflicting.contains(kid)));
     *keys = kept;
+}
+
+impl Key {
+    /// Changes with the key, its name and its algorithm, and only then.
+    pub(super) fn mark(&self) -> u128 {
+        generation(std::slice::from_ref(self))
+    }
 }
 
 fn generation(keys: &[Key]) -> u128 {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use portcullis_api::{Fault, RouteId, UnixSeconds, Verdict};
+use portcullis_api::{Fault, RouteId, Scope, UnixSeconds, Verdict};
 
 use super::{
-    Authentication, Deny, Failure, Identity, IssuerRule, Kind, NAME, RETRY_AFTER_S, STALE, Why, certificate::Shown,
-    fault,
+    Authentication, Deny, Failure, Identity, IssuerRule, KeySetState, Kind, NAME, RETRY_AFTER_S, STALE, Why,
+    certificate::Shown, fault,
 };
 use crate::revocations::{Freshness, MaxStale, Target};
 
@@ -35,10 +35,27 @@ impl Authentication {
         }
     }
 
-    /// How fresh what is known of revocations must be on a route.
+    /// The name of a route, `host/route`, by which [`Self::still`] finds it after a reload.
     #[must_use]
-    pub fn freshness(&self, route: RouteId) -> Freshness {
-        self.route(route).map_or(Freshness::Strict, |rule| rule.freshness)
+    pub fn route_name(&self, route: RouteId) -> Option<Arc<str>> {
+        self.route(route).map(|rule| Arc::clone(&rule.name))
+    }
+
+    /// How fresh what is known of revocations must be on a route: as fresh as on any, on one that is gone.
+    #[must_use]
+    pub fn freshness(&self, route: &str) -> Freshness {
+        let rule = self.routes.iter().flatten().find(|rule| *rule.name == *route);
+        rule.map_or(Freshness::Strict, |rule| rule.freshness)
+    }
+
+    /// When the credential of an exchange ends by the clock, over the connection with this certificate.
+    #[must_use]
+    pub fn ends(&self, identity: &Identity, certificate: Option<&Shown<'_>>) -> Option<UnixSeconds> {
+        let credential = match identity.kind() {
+            Kind::ApiKey => self.needs.api_keys.table.load().expires(identity),
+            Kind::User | Kind::Agent => identity.expires(),
+        };
+        [credential, certificate.map(|shown| shown.certificate.not_after())].into_iter().flatten().min()
     }
 
     /// How long what is known of revocations may go without being confirmed.
@@ -56,7 +73,7 @@ impl Authentication {
         &self,
         identity: &Identity,
         certificate: Option<&Shown<'_>>,
-        freshness: Freshness,
+        route: &str,
     ) -> Result<Verdict<(), Deny>, Fault> {
         let now = self.needs.clock.unix();
         if let Some(Err(why)) = certificate.map(|shown| self.still_counts(shown, now)) {
@@ -70,17 +87,29 @@ impl Authentication {
                 }
                 table.stands(identity, now)
             }
-            Kind::User if !self.issues(identity) => Err(Why::IssuerUnknown),
+            Kind::User => match self.issuer_of(identity) {
+                None => Err(Why::IssuerUnknown),
+                Some(issuer) => match &**issuer.keys.load() {
+                    KeySetState::Missing { why } => {
+                        return Err(fault(format!("no key set of issuer {}: {why}", issuer.name)));
+                    }
+                    KeySetState::Ready(keys) if !identity.signed_by().is_some_and(|key| keys.has(key)) => {
+                        Err(Why::KidUnknown)
+                    }
+                    KeySetState::Ready(_) if identity.expires().is_none_or(|expires| now >= expires) => {
+                        Err(Why::Expired)
+                    }
+                    KeySetState::Ready(_) => Ok(()),
+                },
+            },
             Kind::Agent => self.names(certificate, identity, now),
-            Kind::User if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
-            Kind::User => Ok(()),
         };
         let stands = stands.map_err(|why| ended(identity, why));
         let unrevoked = stands.and_then(|()| match self.needs.revocations.revoked(identity.revocable()) {
             None => Ok(()),
             Some(kind) => Err(ended(identity, Why::revoked(kind))),
         });
-        match unrevoked.and_then(|()| self.known(freshness)) {
+        match unrevoked.and_then(|()| self.known(self.freshness(route))) {
             Ok(()) => Ok(Verdict::Pass(())),
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
@@ -88,18 +117,22 @@ impl Authentication {
         }
     }
 
-    /// Whether the connection's certificate names this agent under the rules that are in force.
+    /// Whether the connection's certificate names this agent, with these rights, under the rules that are in force.
     fn names(&self, certificate: Option<&Shown<'_>>, agent: &Identity, now: UnixSeconds) -> Result<(), Why> {
         let named = certificate.and_then(|shown| self.agent(shown, now).ok());
-        let is_same = |named: &Arc<Identity>| named.subject() == agent.subject() && named.tenant() == agent.tenant();
+        let who = |identity: &Identity| {
+            let scopes: Vec<Scope> = identity.scopes().to_vec();
+            (identity.tenant().clone(), identity.subject().to_owned(), identity.role(), scopes)
+        };
+        let is_same = |named: &Arc<Identity>| who(named) == who(agent);
         if named.as_ref().is_some_and(is_same) { Ok(()) } else { Err(Why::CertificateUnknown) }
     }
 
-    /// Whether the issuer of a token is still one of ours, under its name and with its `iss`.
-    fn issues(&self, identity: &Identity) -> bool {
+    /// The issuer of a token, if it is still one of ours, under its name and with its `iss`.
+    fn issuer_of(&self, identity: &Identity) -> Option<&IssuerRule> {
         let is = |issuer: &&IssuerRule| &*issuer.name == identity.issuer();
         let target = |issuer: &IssuerRule| Target::Issuer { issuer: issuer.iss.clone() };
-        self.issuers.iter().find(is).is_some_and(|issuer| identity.revocable().carries(&target(issuer)))
+        self.issuers.iter().find(is).filter(|issuer| identity.revocable().carries(&target(issuer)))
     }
 }
 

@@ -55,7 +55,7 @@ impl Authentication {
         if !admits(index) {
             return Err(self.no(index, Why::IssuerNotAccepted));
         }
-        let Signed { claims, keys_generation, kid } =
+        let Signed { claims, keys_generation, kid, key: signed_by } =
             self.signed_claims(issuer, &jws, now).map_err(|failure| match failure {
                 Stop::Why(why) => self.no(index, why),
                 Stop::Fault(fault) => Failure::Unknown(fault),
@@ -65,7 +65,7 @@ impl Authentication {
             })?;
         let expires = claims.expires;
         let revocable = revocable(issuer, &claims, kid, jws.signing_input);
-        let identity = Arc::new(identity_of(issuer, claims, credential, revocable));
+        let identity = Arc::new(identity_of(issuer, claims, (credential, signed_by), revocable));
         self.needs.cache.insert(
             key,
             cache::Entry {
@@ -117,7 +117,7 @@ impl Authentication {
             .map_err(|why| if why == Why::KidUnknown { Stop::UnknownKid } else { Stop::Why(why) })?;
         key.verify(jws.signing_input, &jws.signature).map_err(Stop::Why)?;
         let claims = claims::read(&jws.payload, &issuer.claims, now).map_err(Stop::Why)?;
-        Ok(Signed { claims, keys_generation: keys.generation(), kid: key.kid.clone() })
+        Ok(Signed { claims, keys_generation: keys.generation(), kid: key.kid.clone(), key: key.mark() })
     }
 }
 
@@ -127,6 +127,8 @@ struct Signed {
     keys_generation: u128,
     /// Of the key that verified it, which is not always what the token says.
     kid: Option<String>,
+    /// Its mark.
+    key: u128,
 }
 
 /// Why a token of a known issuer gave no claims.

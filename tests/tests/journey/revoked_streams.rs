@@ -237,3 +237,49 @@ fn an_answer_that_took_long_is_not_given_to_whoever_was_revoked_meanwhile() {
     assert_eq!((answer.status, answer.code().as_str()), (401, "authentication.invalid"), "{answer:?}");
     assert!(!answer.text().contains("secret"));
 }
+
+#[test]
+fn what_comes_after_a_silence_is_not_given_to_whoever_was_revoked_meanwhile() {
+    let (send, receive) = mpsc::channel();
+    let receive = Mutex::new(Some(receive));
+    // Nothing in its head says that it lasts, and it is silent before it has lasted.
+    let upstream = Upstream::scripted(move |_| {
+        let receive = receive.lock().expect("no panic").take();
+        receive.map_or(Reply::Close, |receive| Reply::Stream("application/json", receive))
+    });
+    let gateway = Setup::new(&upstream).with(JOURNAL).start();
+    let (request, began) = (Request::get("/v1/orders").bearer(token("silent")), Instant::now());
+    let mut client = gateway.h1();
+    client.send(request.h1());
+    assert_eq!(client.head().expect("a head").status, 200);
+    send.send(b"[1,".to_vec()).expect("the upstream listens");
+    assert_eq!(client.chunk(), Some(b"[1,".to_vec()));
+    revoke(&gateway, "silent");
+    wait_for("the exchange to have lasted", || (began.elapsed() > SECOND * 3 / 2).then_some(()));
+    send.send(b"\"a secret\"]".to_vec()).expect("the upstream listens");
+    drop(send);
+    assert!(client.closes_within(SECOND), "not a byte more, and no end");
+    let id = upstream.seen(&request.mark).header("x-request-id").expect("an id");
+    let line = gateway.line(&id);
+    assert_eq!((&line["status"], &line["code"]), (&json!(200), &json!("authentication.invalid")), "{line}");
+}
+
+#[test]
+fn a_request_whose_body_comes_after_the_revocation_does_not_reach_the_upstream() {
+    let upstream = Upstream::start();
+    let gateway = Setup::new(&upstream).with(JOURNAL).start();
+    let request = Request::new("POST", "/v1/orders")
+        .bearer(token("late body"))
+        .header("Content-Type", "text/plain")
+        .header("Content-Length", "5")
+        .header("Expect", "100-continue");
+    let mut client = gateway.h1();
+    client.send(request.h1());
+    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(client.bytes(go_on.len()), go_on, "it was let in");
+    revoke(&gateway, "late body");
+    client.send("WRITE");
+    let answer = client.answer().expect("an answer");
+    assert_eq!((answer.status, answer.code().as_str()), (401, "authentication.invalid"), "{answer:?}");
+    assert!(upstream.saw(&request.mark).is_none());
+}

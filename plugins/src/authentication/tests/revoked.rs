@@ -6,7 +6,7 @@ use portcullis_api::TenantId;
 use serde_json::{Value, json};
 
 use super::{super::*, rig::*};
-use crate::revocations::{Freshness, Kind, Reason, Record, Target};
+use crate::revocations::{Kind, Reason, Record, Target};
 
 fn revoke(rig: &Rig, kind: Kind, value: &str, at: u64) {
     let tenant = TenantId::parse("acme").unwrap();
@@ -213,7 +213,7 @@ fn who_is_under_way_is_asked_about_again() {
     let identity = |fields: &[(&'static str, &str)]| identity(&rig.control, BOTH, fields);
     let bearer = identity(&[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
     let key = identity(&[("x-api-key", &rig.api_key)]);
-    let still = |who: &Identity| match rig.control.still(who, None, Freshness::Standard) {
+    let still = |who: &Identity| match rig.control.still(who, None, "a.example/b_both") {
         Ok(Verdict::Pass(())) => "still",
         Ok(Verdict::Deny(Deny::Invalid { why, .. })) => why.as_str(),
         Ok(Verdict::Deny(_)) => "another refusal",
@@ -242,9 +242,25 @@ fn who_is_under_way_ends_with_an_issuer_that_is_gone_or_is_another_one() {
         (DOC.replace("[issuers.main]", "[issuers.other]").replace("jwt:main", "jwt:other"), false),
         (DOC.replace(ISS, "https://id2.example.com"), false),
     ] {
-        let (needs, _cells) = needs(&["main", "local", "other"], Arc::clone(&rig.clock));
+        let (needs, cells) = needs(&["main", "local", "other"], Arc::clone(&rig.clock));
         let control = compile(&text, &needs, &mut Issues::default()).unwrap();
-        let still = control.still(&who, None, Freshness::Standard).unwrap();
+        cells.of("main").store(rig.cells.of("main").load_full());
+        let still = control.still(&who, None, "a.example/b_both").unwrap();
         assert_eq!(matches!(still, Verdict::Pass(())), known);
     }
+}
+
+#[test]
+fn who_is_under_way_ends_with_the_key_that_signed_for_them() {
+    let rig = Rig::new();
+    let who = identity(&rig.control, BOTH, &[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
+    let still = || rig.control.still(&who, None, "a.example/b_both");
+    assert!(matches!(still(), Ok(Verdict::Pass(()))));
+    // Another key beside it changes nothing.
+    rig.set_keys(&[rig.ed_jwk("new"), rig.ec_jwk("ec")]);
+    assert!(matches!(still(), Ok(Verdict::Pass(()))));
+    rig.set_keys(&[rig.ed_jwk("new")]);
+    assert!(matches!(still(), Ok(Verdict::Deny(Deny::Invalid { why: Why::KidUnknown, .. }))));
+    rig.set("main", KeySetState::Missing { why: "too old".into() });
+    assert!(still().is_err());
 }
