@@ -338,7 +338,7 @@ const fn retries_max() -> At<u32> {
     At::nowhere(1)
 }
 
-/// TLS to the servers of an upstream. Both fields are needed: nothing is verified by default.
+/// TLS to the servers of an upstream. `sni` and `ca` are needed: nothing is verified by default.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamTls {
@@ -346,6 +346,8 @@ pub struct UpstreamTls {
     pub sni: At<String>,
     /// Who signs it: `"system"` (the roots of the system) or `{ file = "ca.pem" }`.
     pub ca: At<UpstreamCa>,
+    /// The gateway's own certificate, shown to servers that ask for one; none is shown without.
+    pub client_certificate: Option<Certificate>,
 }
 
 /// Whose signature on an upstream's certificate is believed.

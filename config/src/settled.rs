@@ -160,6 +160,19 @@ pub struct UpstreamTlsSpec {
     pub sni: String,
     /// Who signs it.
     pub ca: UpstreamCaSpec,
+    /// What the gateway shows to a server that asks.
+    pub client_certificate: Option<ClientCertificateSpec>,
+}
+
+/// The gateway's own certificate for an upstream.
+#[derive(Debug, Clone)]
+pub struct ClientCertificateSpec {
+    /// At least one, the leaf first, and each was parsed as X.509.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key, in a form that rustls recognises by its bytes alone.
+    pub key: Secret,
+    /// When the first of the chain expires, in seconds since 1970-01-01 UTC.
+    pub not_after: i64,
 }
 
 /// Whose signature on an upstream's certificate is believed.

@@ -137,9 +137,9 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
     for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document), shared_by) {
         say(&format!("{}: note: {note}", config.display()))?;
     }
-    for upstream in settled.upstreams.iter().filter(|upstream| upstream.assertion.is_none() && is_elsewhere(upstream)) {
+    for upstream in settled.upstreams.iter().filter(|upstream| !is_proved_to(upstream) && is_elsewhere(upstream)) {
         say(&format!(
-            "{}: note: upstream `{}` is on other machines and gets no `assertion`: it has to trust whoever can reach it",
+            "{}: note: upstream `{}` is on other machines and gets no `assertion` and no `client_certificate`: it has to trust whoever can reach it",
             config.display(),
             upstream.name
         ))?;
@@ -162,6 +162,11 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
         settled.upstreams.len(),
         if tenants.is_empty() { "none".to_owned() } else { tenants.join(" ") }
     ))
+}
+
+/// Whether an upstream is given anything to tell the gateway's requests from others'.
+fn is_proved_to(upstream: &portcullis_config::UpstreamSpec) -> bool {
+    upstream.assertion.is_some() || upstream.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some())
 }
 
 /// Whether a server is not on this machine, as far as the configuration tells.

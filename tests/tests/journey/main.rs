@@ -25,6 +25,7 @@ mod store;
 mod store_modes;
 mod streams;
 mod suggest;
+mod upstream_certificates;
 mod upstreams;
 
 use std::sync::LazyLock;
