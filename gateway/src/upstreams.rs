@@ -188,7 +188,11 @@ fn pick(well: &[SocketAddr], turn: usize, tried: Option<SocketAddr>) -> Option<S
     in_turn.clone().find(|server| Some(*server) != tried).or_else(|| in_turn.next())
 }
 
-fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
+/// The peer that every connection to an upstream is copied from, without its address.
+///
+/// # Errors
+/// When TLS is asked for without a name; the configuration has checked that.
+pub(crate) fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
     let placeholder = SocketAddr::from(([0, 0, 0, 0], 1));
     let mut hasher = DefaultHasher::new();
     (&spec.name, generation, spec.protocol == UpstreamProtocol::H2).hash(&mut hasher);

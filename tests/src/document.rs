@@ -185,6 +185,12 @@ impl Setup {
             .expect("the binary runs")
     }
 
+    /// Runs the binary with these arguments and `--config`, with no gateway running.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.write();
+        self.command().args(arguments).arg("--config").arg(self.config()).output().expect("the binary runs")
+    }
+
     pub(crate) fn write(&self) {
         write_private(&self.config(), self.text().as_bytes());
     }

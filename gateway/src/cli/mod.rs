@@ -1,6 +1,7 @@
-//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `doctor`, `reference`, `demo`.
 
 mod agents;
+mod doctor;
 mod key_sets;
 pub(crate) mod keys;
 mod limits;
@@ -69,6 +70,9 @@ enum Command {
     Limits(limits::Limits),
     /// Say why a request was refused, from its request id.
     Explain(operator::Explain),
+    /// Ask what is around the gateway whether it relies on the gateway.
+    #[command(subcommand)]
+    Doctor(doctor::Doctor),
     /// Print the generated reference.
     Reference(reference::Reference),
     /// Run a gateway with embedded defaults and show it working.
@@ -100,6 +104,12 @@ pub fn main() -> ExitCode {
         Command::Revocations(revocations) => revocations.run(),
         Command::Limits(limits) => limits.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Doctor(doctor) => {
+            return doctor.run().unwrap_or_else(|error| {
+                fail(&error);
+                ExitCode::from(2)
+            });
+        }
         Command::Reference(reference) => reference.run(),
         Command::Demo(demo) => demo.run(),
     };

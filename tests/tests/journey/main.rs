@@ -5,6 +5,7 @@ mod assertions;
 mod bans;
 mod bodies;
 mod costs;
+mod doctor;
 mod edge;
 mod identity;
 mod in_flight;
