@@ -8,7 +8,7 @@ use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
 use portcullis_plugins::{
     assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit,
     revocations::{Freshness, MaxStale},
-    scope, waf,
+    scope, signature, waf,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -317,6 +317,8 @@ pub struct Upstream {
     /// With what the assertion of who calls is signed that each request carries: `"ES256"` or `"EdDSA"`, with keys of
     /// `[assertion]`. Without it requests carry none.
     pub assertion: Option<At<assertion::Algorithm>>,
+    /// The signature that each request carries (RFC 9421). Without it requests carry none.
+    pub signature: Option<signature::Settings>,
     /// Further attempts when nothing was sent yet, or the request is safe to repeat. 0 to 5.
     #[serde(default = "retries_max")]
     pub retries_max: At<u32>,

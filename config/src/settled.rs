@@ -13,7 +13,7 @@ use portcullis_api::{Cidrs, Environment, Millis, Secret, TenantId, Topology};
 use portcullis_plugins::{
     assertion,
     authentication::{Algorithm, CertificateMode},
-    cors,
+    cors, signature,
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -113,6 +113,8 @@ pub struct UpstreamSpec {
     pub retries_max: u32,
     /// With what the assertion of who calls is signed.
     pub assertion: Option<assertion::Algorithm>,
+    /// What signs its requests; no other upstream has this key.
+    pub signature: Option<Arc<signature::Signer>>,
 }
 
 /// Signed assertions.

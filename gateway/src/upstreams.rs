@@ -31,7 +31,7 @@ use pingora_load_balancing::{
     health_check::{HttpHealthCheck, TcpHealthCheck},
 };
 use portcullis_config::{ClientCertificateSpec, RouteKind, Server, UpstreamCaSpec, UpstreamProtocol, UpstreamSpec};
-use portcullis_plugins::assertion::Signer;
+use portcullis_plugins::{assertion::Signer, signature};
 
 use crate::{assertions::Rings, metrics::Metrics, refusal::Own};
 
@@ -46,6 +46,8 @@ pub(crate) struct Upstream {
     pub(crate) retries_max: u32,
     /// What signs the assertion that each request carries.
     pub(crate) signer: Option<Signer>,
+    /// What signs each request as a whole.
+    pub(crate) signature: Option<Arc<signature::Signer>>,
     /// Finds the servers and checks them, at each [`Upstream::refresh`].
     servers: Backends,
     /// The servers that were well at the last refresh.
@@ -88,6 +90,7 @@ impl Upstream {
             name: spec.name.clone(),
             retries_max: spec.retries_max,
             signer,
+            signature: spec.signature.clone(),
             servers,
             well: ArcSwap::default(),
             turn: AtomicUsize::new(0),

@@ -32,8 +32,14 @@ impl Room<'_> {
         let servers = self.servers(name, &upstream.servers);
         let health = upstream.health.as_ref().map(|health| self.health(health));
         let assertion = upstream.assertion.as_ref().map(|algorithm| self.asserted(algorithm));
+        // Looked at whatever is wrong with TLS.
+        let signature = upstream.signature.as_ref().map(|signature| self.signature(signature));
         let tls = match &upstream.tls {
             Some(tls) => Some(self.upstream_tls(name, tls)?),
+            None => None,
+        };
+        let signature = match signature {
+            Some(signer) => Some(signer?),
             None => None,
         };
         Some(UpstreamSpec {
@@ -48,6 +54,7 @@ impl Room<'_> {
             idle_timeout: upstream.idle_timeout,
             retries_max: upstream.retries_max.value,
             assertion,
+            signature,
         })
     }
 

@@ -149,7 +149,7 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
     }
     for upstream in settled.upstreams.iter().filter(|upstream| !is_proved_to(upstream) && is_elsewhere(upstream)) {
         say(&format!(
-            "{}: note: upstream `{}` is on other machines and gets no `assertion` and no `client_certificate`: it has to trust whoever can reach it",
+            "{}: note: upstream `{}` is on other machines and gets no `assertion`, no `signature` and no `client_certificate`: it has to trust whoever can reach it",
             config.display(),
             upstream.name
         ))?;
@@ -176,7 +176,9 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
 
 /// Whether an upstream is given anything to tell the gateway's requests from others'.
 fn is_proved_to(upstream: &portcullis_config::UpstreamSpec) -> bool {
-    upstream.assertion.is_some() || upstream.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some())
+    upstream.assertion.is_some()
+        || upstream.signature.is_some()
+        || upstream.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some())
 }
 
 /// Whether a server is not on this machine, as far as the configuration tells.

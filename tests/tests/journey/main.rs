@@ -22,6 +22,7 @@ mod revocations_shared;
 mod revocations_stale;
 mod revoked_streams;
 mod scope;
+mod signatures;
 mod store;
 mod store_modes;
 mod streams;
