@@ -8,7 +8,7 @@ use portcullis_api::{At, Cidrs, Millis, SecretRef, Size, Switch, TenantId};
 use portcullis_plugins::{
     assertion, authentication, burst, cors, in_flight, ip_allowlist, login, rate_limit,
     revocations::{Freshness, MaxStale},
-    scope, waf,
+    scope, signature, waf,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -317,6 +317,8 @@ pub struct Upstream {
     /// With what the assertion of who calls is signed that each request carries: `"ES256"` or `"EdDSA"`, with keys of
     /// `[assertion]`. Without it requests carry none.
     pub assertion: Option<At<assertion::Algorithm>>,
+    /// The signature that each request carries (RFC 9421). Without it requests carry none.
+    pub signature: Option<signature::Settings>,
     /// Further attempts when nothing was sent yet, or the request is safe to repeat. 0 to 5.
     #[serde(default = "retries_max")]
     pub retries_max: At<u32>,
@@ -338,7 +340,7 @@ const fn retries_max() -> At<u32> {
     At::nowhere(1)
 }
 
-/// TLS to the servers of an upstream. Both fields are needed: nothing is verified by default.
+/// TLS to the servers of an upstream. `sni` and `ca` are needed: nothing is verified by default.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamTls {
@@ -346,6 +348,8 @@ pub struct UpstreamTls {
     pub sni: At<String>,
     /// Who signs it: `"system"` (the roots of the system) or `{ file = "ca.pem" }`.
     pub ca: At<UpstreamCa>,
+    /// The gateway's own certificate, shown to servers that ask for one; none is shown without.
+    pub client_certificate: Option<Certificate>,
 }
 
 /// Whose signature on an upstream's certificate is believed.

@@ -37,9 +37,9 @@ pub use report::Report;
 pub use router::{HostEntry, Matched, RouteEntry, Router};
 pub use settle::{Surroundings, admin, secret, settle, settle_in};
 pub use settled::{
-    AdminSpec, ApiKeySource, ApiKeysSpec, AssertionSpec, ClientCertificatesSpec, Counters, HealthSpec, IssuerSpec,
-    KeySource, KeyStore, KeyStoreSpec, ListenerSpec, LogSpec, PostgresSpec, PostgresTls, SecurityHeaderValues, Server,
-    Settled, StoresSpec, UpstreamCaSpec, UpstreamSpec, UpstreamTlsSpec,
+    AdminSpec, ApiKeySource, ApiKeysSpec, AssertionSpec, ClientCertificateSpec, ClientCertificatesSpec, Counters,
+    HealthSpec, IssuerSpec, KeySource, KeyStore, KeyStoreSpec, ListenerSpec, LogSpec, PostgresSpec, PostgresTls,
+    SecurityHeaderValues, Server, Settled, StoresSpec, UpstreamCaSpec, UpstreamSpec, UpstreamTlsSpec,
 };
 pub use shape::parse;
 pub use store_url::{Login, SentinelLogin, StoreMode, StoreServer, StoreUrl, StoreUrlError, Transport};

@@ -13,7 +13,7 @@ use portcullis_api::{Cidrs, Environment, Millis, Secret, TenantId, Topology};
 use portcullis_plugins::{
     assertion,
     authentication::{Algorithm, ApiKeyFileError, CertificateMode, Peppers},
-    cors,
+    cors, signature,
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -113,6 +113,8 @@ pub struct UpstreamSpec {
     pub retries_max: u32,
     /// With what the assertion of who calls is signed.
     pub assertion: Option<assertion::Algorithm>,
+    /// What signs its requests; no other upstream has this key.
+    pub signature: Option<Arc<signature::Signer>>,
 }
 
 /// Signed assertions.
@@ -160,6 +162,19 @@ pub struct UpstreamTlsSpec {
     pub sni: String,
     /// Who signs it.
     pub ca: UpstreamCaSpec,
+    /// What the gateway shows to a server that asks.
+    pub client_certificate: Option<ClientCertificateSpec>,
+}
+
+/// The gateway's own certificate for an upstream.
+#[derive(Debug, Clone)]
+pub struct ClientCertificateSpec {
+    /// At least one, the leaf first, and each was parsed as X.509.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key, in a form that rustls recognises by its bytes alone.
+    pub key: Secret,
+    /// When the first of the chain expires, in seconds since 1970-01-01 UTC.
+    pub not_after: i64,
 }
 
 /// Whose signature on an upstream's certificate is believed.

@@ -23,6 +23,7 @@ mod cases {
         dated(base, "expired-chain.pem", "expired-key.pem", &host, (2020, 2021));
         dated(base, "future-chain.pem", "future-key.pem", &host, (2100, 2101));
         issued(base, "issued-chain.pem", "reversed-chain.pem", "issued-key.pem", &host);
+        for_servers(base, "servers-chain.pem", "servers-key.pem");
         let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         secret(base, "p384.pem", &p384.serialize_pem());
         public(base, "open-key.pem", &fs::read_to_string(base.join("key.pem")).unwrap());
@@ -36,6 +37,15 @@ mod cases {
         secret(base, "short-secret", "thirty-one bytes are one too few\n".get(1..).unwrap());
         secret(base, "empty-secret", "\n");
         secret(base, "mysql-url", "mysql://db.internal/");
+    }
+
+    /// Writes a certificate that may be shown by servers only, and its key.
+    fn for_servers(base: &Path, chain: &str, key: &str) {
+        let made = KeyPair::generate().unwrap();
+        let mut params = params(&["gateway.example.com"], 2020, 2120);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        public(base, chain, &params.self_signed(&made).unwrap().pem());
+        secret(base, key, &made.serialize_pem());
     }
 
     /// Writes a leaf and its issuer, the leaf first in `chain` and last in `reversed`, and the leaf's key.

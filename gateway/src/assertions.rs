@@ -92,11 +92,17 @@ impl Rings {
     /// What signs for an upstream, where it asks for it; the configuration has seen to it that there are keys.
     #[must_use]
     pub(crate) fn signer(&self, upstream: &UpstreamSpec) -> Option<Signer> {
-        let ring = match upstream.assertion? {
+        self.signer_for(upstream.assertion?, &upstream.name)
+    }
+
+    /// What signs for an upstream of this name; `None` without a key of this algorithm.
+    #[must_use]
+    pub(crate) fn signer_for(&self, algorithm: Algorithm, upstream: &str) -> Option<Signer> {
+        let ring = match algorithm {
             Algorithm::ES256 => &self.es256,
             Algorithm::EdDSA => &self.eddsa,
         };
-        Some(Signer::new(ring.clone()?, self.issuer.clone(), &upstream.name, self.lifetime_s))
+        Some(Signer::new(ring.clone()?, self.issuer.clone(), upstream, self.lifetime_s))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Ring>> {

@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use portcullis_api::{Clock as _, Mode, Outcome, Rejection};
-use portcullis_plugins::{admitted::Admitted, assertion::Minted, waf};
+use portcullis_plugins::{admitted::Admitted, assertion::Minted, signature, waf};
 use uuid::Uuid;
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     head, journey,
     lockouts::Lockouts,
     metrics::Metrics,
-    outbound::{self, Asserting, CredentialPolicy, Forwarding, NotInjected},
+    outbound::{self, Asserting, CredentialPolicy, Forwarding, NotInjected, Signing},
     pseudonym::Pseudonyms,
     record::{self, Exchange},
     refusal::{Own, Stop},
@@ -166,16 +166,21 @@ impl ProxyHttp for Proxy {
         let (target, query) = scope::target(canonical, admitted);
         let upstream = trip.snapshot.upstreams.get(route.upstream).ok_or_else(|| bug("no upstream"))?;
         let mut id = Uuid::encode_buffer();
+        let id = &*Uuid::now_v7().hyphenated().encode_lower(&mut id);
+        let (path, unix) = (canonical.path(), self.0.clock.unix());
         // Anew for each attempt: two servers that both remember what they have seen may each be sent one.
         let assertion = upstream.signer.as_ref().map(|signer| Asserting {
             signer,
-            path: canonical.path(),
+            path,
             query,
-            minted: Minted {
-                now: self.0.clock.now(),
-                unix: self.0.clock.unix(),
-                id: Uuid::now_v7().hyphenated().encode_lower(&mut id),
-            },
+            minted: Minted { now: self.0.clock.now(), unix, id },
+        });
+        let signature = upstream.signature.as_deref().map(|signer| Signing {
+            signer,
+            path,
+            query,
+            body: scope::whole_body(&trip.body, admitted),
+            stamp: signature::Stamp { unix, nonce: id },
         });
         let forwarding = Forwarding {
             client: client.ip(),
@@ -185,6 +190,7 @@ impl ProxyHttp for Proxy {
             request_id: &trip.request_id,
             target,
             assertion,
+            signature,
             via: if session.is_http2() { "2 portcullis" } else { "1.1 portcullis" },
         };
         let credentials = CredentialPolicy { forward: route.auth.value.credentials, cookies: trip.snapshot.cookies() };

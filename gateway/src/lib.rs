@@ -17,6 +17,7 @@ mod client_trust;
 mod clock;
 mod decisions;
 mod demo;
+mod doctor;
 mod edge;
 mod edge_events;
 mod failure;

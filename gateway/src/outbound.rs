@@ -13,7 +13,7 @@ use portcullis_plugins::{
     admitted::Admitted,
     assertion::{Bound, Minted, Signer},
     authentication::{Caller, ForwardCredentials, strip_cookie_bytes},
-    reserved,
+    reserved, signature,
 };
 
 /// A head without any reserved or foreign identity header.
@@ -37,6 +37,8 @@ pub struct Forwarding<'r> {
     pub target: Option<&'r str>,
     /// The signed assertion, for an upstream that asks for it.
     pub assertion: Option<Asserting<'r>>,
+    /// The signature of the request, for an upstream that asks for it.
+    pub signature: Option<Signing<'r>>,
     /// Our entry in `Via` (RFC 9110 7.6.3): the version the client spoke, and our name.
     pub via: &'static str,
 }
@@ -51,6 +53,20 @@ pub struct Asserting<'r> {
     pub query: &'r str,
     /// When, and under which name.
     pub minted: Minted<'r>,
+}
+
+/// What a signature is made of, besides the fields.
+pub struct Signing<'r> {
+    /// What signs for the upstream.
+    pub signer: &'r signature::Signer,
+    /// The path as it goes upstream.
+    pub path: &'r str,
+    /// The query as it goes upstream, without `?`.
+    pub query: &'r str,
+    /// The body as it goes upstream, where it was read whole.
+    pub body: Option<&'r [u8]>,
+    /// When, and with which nonce.
+    pub stamp: signature::Stamp<'r>,
 }
 
 /// Why the identity was not written. The request is refused then, never sent without it.
@@ -131,7 +147,11 @@ impl Stripped<'_> {
             head.insert_header(reserved::ASSERTION, assertion)?;
             within(&head.headers, WITH_ASSERTION_BYTES_MAX)?;
         }
-        Ok(forwarded(head, forwarding)?)
+        forwarded(head, forwarding)?;
+        match &forwarding.signature {
+            Some(signing) => Ok(sign(head, signing)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -201,6 +221,38 @@ fn forwarded(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()
         insert(head, "host", forwarding.host)?;
     }
     Ok(())
+}
+
+/// Signs what was written, in the place of all that an upstream could take for a signature. A client's `Content-Digest` goes
+/// only where ours comes.
+fn sign(head: &mut RequestHeader, signing: &Signing<'_>) -> Result<()> {
+    let failed = |why: &str| Error::explain(ErrorType::InternalError, why.to_owned());
+    let mut ours = vec![signature::SIGNATURE, signature::SIGNATURE_INPUT];
+    let digest = match signing.body {
+        Some(body) => {
+            ours.push(signature::CONTENT_DIGEST);
+            Some(signature::Signer::content_digest(body).ok_or_else(|| failed("no digest of the body"))?)
+        }
+        None => None,
+    };
+    let alike = |name: &&HeaderName| ours.contains(&reserved::fold(name.as_str()).as_str());
+    let clients: Vec<HeaderName> = head.headers.keys().filter(alike).cloned().collect();
+    for name in clients {
+        head.remove_header(&name);
+    }
+    let message = signature::Message {
+        method: &head.method,
+        path: signing.path,
+        query: signing.query,
+        headers: &head.headers,
+        digest: digest.as_ref(),
+    };
+    let signed = signing.signer.sign(&message, &signing.stamp).map_err(|why| failed(&why.to_string()))?;
+    if let Some(digest) = digest {
+        head.insert_header("Content-Digest", digest)?;
+    }
+    head.insert_header("Signature-Input", signed.input)?;
+    head.insert_header("Signature", signed.signature)
 }
 
 /// Removes the credential that was verified, and our session cookies; joins the crumbs of an h2 `cookie` (RFC 9113

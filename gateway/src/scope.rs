@@ -38,6 +38,15 @@ pub(crate) fn target<'t>(canonical: &'t Canonical, admitted: &'t Admitted) -> (O
     (target, canonical.query())
 }
 
+/// The body as it goes upstream, where it was read whole before its head goes.
+pub(crate) fn whole_body<'b>(body: &'b Body, admitted: &'b Admitted) -> Option<&'b [u8]> {
+    match (admitted.in_scope().form(), body) {
+        (Some(form), _) => Some(form),
+        (None, Body::Whole(bytes)) => Some(bytes),
+        (None, Body::Absent | Body::Held(_) | Body::Streaming { .. }) => None,
+    }
+}
+
 /// Sends the form that was written anew in the place of the body that was read, at its end, for each attempt.
 pub(crate) fn replace_body(admitted: Option<&Admitted>, body: &mut Option<Bytes>, end: bool) {
     let Some(form) = admitted.and_then(|admitted| admitted.in_scope().form()) else { return };

@@ -1,7 +1,8 @@
 //! The apps behind the gateway: which server takes a request, and over what kind of connection.
 //!
 //! Invariant: a TLS peer is only built with a name and a CA, and every peer carries a `group_key`: Pingora's pool would
-//! otherwise lend a connection that was verified against one CA to a peer that asked for another.
+//! otherwise lend a connection that was verified against one CA to a peer that asked for another, or one that was made with
+//! one client certificate to a peer with another of the same serial number (it knows them by nothing else).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use pingora_core::{
     protocols::{ALPN, l4::socket::SocketAddr as PeerAddr},
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
-    utils::tls::{WrappedX509, parse_x509},
+    utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
@@ -29,8 +30,8 @@ use pingora_load_balancing::{
     discovery::ServiceDiscovery,
     health_check::{HttpHealthCheck, TcpHealthCheck},
 };
-use portcullis_config::{RouteKind, Server, UpstreamCaSpec, UpstreamProtocol, UpstreamSpec};
-use portcullis_plugins::assertion::Signer;
+use portcullis_config::{ClientCertificateSpec, RouteKind, Server, UpstreamCaSpec, UpstreamProtocol, UpstreamSpec};
+use portcullis_plugins::{assertion::Signer, signature};
 
 use crate::{assertions::Rings, metrics::Metrics, refusal::Own};
 
@@ -45,6 +46,8 @@ pub(crate) struct Upstream {
     pub(crate) retries_max: u32,
     /// What signs the assertion that each request carries.
     pub(crate) signer: Option<Signer>,
+    /// What signs each request as a whole.
+    pub(crate) signature: Option<Arc<signature::Signer>>,
     /// Finds the servers and checks them, at each [`Upstream::refresh`].
     servers: Backends,
     /// The servers that were well at the last refresh.
@@ -53,6 +56,8 @@ pub(crate) struct Upstream {
     peer: HttpPeer,
     health_interval: Option<Duration>,
     by_name: bool,
+    /// When the certificate expires that servers are shown, in Unix seconds.
+    own_not_after: Option<i64>,
     /// What was reported last of each server.
     known: Mutex<BTreeMap<String, bool>>,
 }
@@ -85,12 +90,14 @@ impl Upstream {
             name: spec.name.clone(),
             retries_max: spec.retries_max,
             signer,
+            signature: spec.signature.clone(),
             servers,
             well: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             peer,
             health_interval: spec.health.as_ref().map(|health| health.interval.duration()),
             by_name,
+            own_not_after: own_certificate(spec).map(|own| own.not_after),
             known: Mutex::default(),
         })
     }
@@ -146,6 +153,9 @@ impl Upstream {
     }
 
     fn report(&self, metrics: &Metrics) {
+        if let Some(not_after) = self.own_not_after {
+            metrics.upstream_cert_not_after.with_label_values(&[&*self.name]).set(not_after);
+        }
         for server in self.servers.get_backend().iter() {
             let (server, up) = (server.addr.to_string(), self.servers.ready(server));
             metrics.upstream_up.with_label_values(&[&*self.name, &server]).set(i64::from(up));
@@ -181,7 +191,11 @@ fn pick(well: &[SocketAddr], turn: usize, tried: Option<SocketAddr>) -> Option<S
     in_turn.clone().find(|server| Some(*server) != tried).or_else(|| in_turn.next())
 }
 
-fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
+/// The peer that every connection to an upstream is copied from, without its address.
+///
+/// # Errors
+/// When TLS is asked for without a name; the configuration has checked that.
+pub(crate) fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
     let placeholder = SocketAddr::from(([0, 0, 0, 0], 1));
     let mut hasher = DefaultHasher::new();
     (&spec.name, generation, spec.protocol == UpstreamProtocol::H2).hash(&mut hasher);
@@ -198,6 +212,11 @@ fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
                 let wrapped: Arc<[WrappedX509]> =
                     certificates.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect();
                 peer.options.ca = Some(wrapped);
+            }
+            if let Some(own) = &tls.client_certificate {
+                own.chain.iter().for_each(|der| der.as_ref().hash(&mut hasher));
+                let chain = own.chain.iter().map(|der| der.to_vec()).collect();
+                peer.client_cert_key = Some(Arc::new(CertKey::new(chain, own.key.expose().to_vec())));
             }
             peer
         }
@@ -216,6 +235,10 @@ fn peer(spec: &UpstreamSpec, generation: u64) -> Result<HttpPeer> {
     options.max_h2_streams = 100;
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     Ok(peer)
+}
+
+fn own_certificate(spec: &UpstreamSpec) -> Option<&ClientCertificateSpec> {
+    spec.tls.as_ref()?.client_certificate.as_ref()
 }
 
 fn http_check(spec: &UpstreamSpec, peer: &HttpPeer, path: &str, timeout: Duration) -> Result<Box<HttpHealthCheck>> {

@@ -21,6 +21,7 @@ pub mod rate_limit;
 pub mod reserved;
 pub mod revocations;
 pub mod scope;
+pub mod signature;
 pub mod waf;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, KeyIdMethod, KeyPair,
     RevokedCertParams, SanType, SerialNumber,
@@ -125,6 +126,16 @@ impl Ca {
 }
 
 impl Agent {
+    /// Its chain and its key as PEM files.
+    pub fn pem(&self) -> (String, String) {
+        let block = |kind: &str, der: &[u8]| {
+            let lines = STANDARD.encode(der);
+            format!("-----BEGIN {kind}-----\n{lines}\n-----END {kind}-----\n")
+        };
+        let chain = self.chain.iter().map(|certificate| block("CERTIFICATE", certificate)).collect();
+        (chain, block("PRIVATE KEY", self.key.secret_der()))
+    }
+
     /// From what an authority answered, and the key that was asked for.
     pub fn of_pem(chain: &str, key: &KeyPair) -> Self {
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().expect("PEM");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::{RootCertStore, SupportedProtocolVersion, crypto::CryptoProvider};
+use rustls::{RootCertStore, SupportedProtocolVersion, crypto::CryptoProvider, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// An authority that signs leaves.
@@ -88,6 +88,19 @@ impl Leaf {
             .with_protocol_versions(versions)
             .expect("the versions are supported")
             .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .expect("the key belongs to the certificate");
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// As [`Self::server`], for clients with a certificate of this authority and for no others.
+    pub fn asking(&self, clients: &Ca, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(clients.roots()), provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the versions are supported")
+            .with_client_cert_verifier(verifier.build().expect("an authority is believed"))
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .expect("the key belongs to the certificate");
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();

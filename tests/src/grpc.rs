@@ -1,4 +1,4 @@
-//! A recording HTTP/2 upstream with prior knowledge, as gRPC servers are: answers with trailers.
+//! A recording HTTP/2 upstream, with prior knowledge or over TLS, as gRPC servers are: answers with trailers.
 
 use std::{
     net::SocketAddr,
@@ -7,7 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{runtime, wait_for};
 
@@ -35,13 +39,33 @@ pub struct GrpcUpstream {
 impl GrpcUpstream {
     /// Starts one.
     pub fn start() -> Self {
+        Self::listen(None)
+    }
+
+    /// Starts one that speaks TLS; `config` offers `h2`.
+    pub fn tls(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::listen(Some(config.into()))
+    }
+
+    fn listen(tls: Option<TlsAcceptor>) -> Self {
         let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a loopback port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let seen = Arc::new(Mutex::default());
         let record = Arc::clone(&seen);
         runtime().spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                tokio::spawn(serve(tcp, Arc::clone(&record)));
+                let (record, tls) = (Arc::clone(&record), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(tcp, record).await,
+                        Some(tls) => {
+                            // A handshake that fails is seen by the gateway.
+                            if let Ok(stream) = tls.accept(tcp).await {
+                                serve(stream, record).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, seen }
@@ -67,8 +91,8 @@ impl GrpcUpstream {
     }
 }
 
-async fn serve(tcp: TcpStream, record: Arc<Mutex<Vec<SeenCall>>>) {
-    let Ok(mut connection) = h2::server::handshake(tcp).await else { return };
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, record: Arc<Mutex<Vec<SeenCall>>>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let record = Arc::clone(&record);
         tokio::spawn(async move {

@@ -22,6 +22,7 @@ pub mod request;
 pub mod seen;
 #[cfg(test)]
 mod selftest;
+pub mod signature;
 pub mod tokens;
 pub mod upstream;
 

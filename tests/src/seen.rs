@@ -13,6 +13,8 @@ pub struct Seen {
     pub connection: usize,
     /// The TLS version, where there was TLS.
     pub tls: Option<rustls::ProtocolVersion>,
+    /// The client's certificate, where the upstream asked for one.
+    pub certificate: Option<Vec<u8>>,
 }
 
 impl Seen {

@@ -203,14 +203,20 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 fn serve(mut tcp: TcpStream, state: &State, number: usize) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let Some(config) = &state.tls else {
-        return Connection { wire: tcp, pending: Vec::new() }.serve(state, number, None);
+        return Connection { wire: tcp, pending: Vec::new() }
+            .serve(state, &Seen { connection: number, ..Seen::default() });
     };
     let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
     while tls.is_handshaking() {
         tls.complete_io(&mut tcp)?;
     }
-    let version = tls.protocol_version();
-    Connection { wire: StreamOwned::new(tls, tcp), pending: Vec::new() }.serve(state, number, version)
+    let of_connection = Seen {
+        connection: number,
+        tls: tls.protocol_version(),
+        certificate: tls.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec()),
+        ..Seen::default()
+    };
+    Connection { wire: StreamOwned::new(tls, tcp), pending: Vec::new() }.serve(state, &of_connection)
 }
 
 struct Connection<W> {
@@ -219,9 +225,10 @@ struct Connection<W> {
 }
 
 impl<W: Read + Write> Connection<W> {
-    fn serve(mut self, state: &State, number: usize, tls: Option<rustls::ProtocolVersion>) -> io::Result<()> {
+    /// Serves the requests of a connection; what is known of all of them is in `of_connection`.
+    fn serve(mut self, state: &State, of_connection: &Seen) -> io::Result<()> {
         while let Some(head) = self.until(b"\r\n\r\n")? {
-            let mut seen = Seen { head, connection: number, tls, ..Seen::default() };
+            let mut seen = Seen { head, ..of_connection.clone() };
             let index = {
                 let mut all = lock(&state.seen);
                 all.push(seen.clone());

@@ -79,7 +79,7 @@ fn controls(out: &mut Defaults) {
 fn apps(out: &mut Defaults) {
     take!(out, "upstreams.NAME", Upstream, "servers = []",
         plain: [protocol, connect_timeout, response_timeout, write_timeout, idle_timeout], at: [retries_max],
-        none: [servers, tls, health, assertion]);
+        none: [servers, tls, health, assertion, signature]);
     take!(out, "assertion", assertion::Settings, "issuer = \"i\"",
         plain: [], at: [lifetime, max_age], none: [issuer, es256, eddsa]);
     take!(out, "upstreams.NAME.health", Health, "", plain: [interval, timeout], at: [], none: [path]);

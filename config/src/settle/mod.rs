@@ -13,6 +13,7 @@ mod issuers;
 mod listeners;
 mod references;
 mod routes;
+mod signature;
 mod state;
 mod upstreams;
 
@@ -70,6 +71,7 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
     let api_keys = room.api_keys();
     let assertion = room.assertion();
     let upstreams = room.upstreams();
+    room.signature_keys(&upstreams);
     let hosts = room.hosts();
     // Each room that answers `None` has said why; the count is the one truth about whether anything was wrong.
     let (admin, log, stores, api_keys, assertion) = (admin?, log?, stores?, api_keys?, assertion?);

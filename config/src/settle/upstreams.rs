@@ -32,8 +32,14 @@ impl Room<'_> {
         let servers = self.servers(name, &upstream.servers);
         let health = upstream.health.as_ref().map(|health| self.health(health));
         let assertion = upstream.assertion.as_ref().map(|algorithm| self.asserted(algorithm));
+        // Looked at whatever is wrong with TLS.
+        let signature = upstream.signature.as_ref().map(|signature| self.signature(signature));
         let tls = match &upstream.tls {
-            Some(tls) => Some(self.upstream_tls(tls)?),
+            Some(tls) => Some(self.upstream_tls(name, tls)?),
+            None => None,
+        };
+        let signature = match signature {
+            Some(signer) => Some(signer?),
             None => None,
         };
         Some(UpstreamSpec {
@@ -48,6 +54,7 @@ impl Room<'_> {
             idle_timeout: upstream.idle_timeout,
             retries_max: upstream.retries_max.value,
             assertion,
+            signature,
         })
     }
 
@@ -83,7 +90,7 @@ impl Room<'_> {
         HealthSpec { path, interval: health.interval, timeout: health.timeout }
     }
 
-    fn upstream_tls(&mut self, tls: &UpstreamTls) -> Option<UpstreamTlsSpec> {
+    fn upstream_tls(&mut self, name: &str, tls: &UpstreamTls) -> Option<UpstreamTlsSpec> {
         let sni = &tls.sni;
         let refused = match HostPattern::parse(&sni.value) {
             Ok(HostPattern::Exact(name)) if !is_address(name.as_str()) => None,
@@ -96,6 +103,8 @@ impl Room<'_> {
             let message = format!("sni {:?} is no canonical DNS name", sni.value);
             self.issues.push_help("upstreams.sni", &sni.span, message, help);
         }
+        // Looked at whatever is wrong with the authority.
+        let client_certificate = tls.client_certificate.as_ref().map(|own| self.client_certificate(name, own));
         let ca = match &tls.ca.value {
             UpstreamCa::System => UpstreamCaSpec::System,
             UpstreamCa::File(path) => {
@@ -111,7 +120,11 @@ impl Room<'_> {
                 }
             }
         };
-        Some(UpstreamTlsSpec { sni: sni.value.clone(), ca })
+        let client_certificate = match client_certificate {
+            Some(own) => Some(own?),
+            None => None,
+        };
+        Some(UpstreamTlsSpec { sni: sni.value.clone(), ca, client_certificate })
     }
 }
 

@@ -1,6 +1,7 @@
-//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `reference`, `demo`.
+//! The command line: `run`, `check`, `keys`, `agents`, `bans`, `lockouts`, `revoke`, `revocations`, `limits`, `explain`, `doctor`, `reference`, `demo`.
 
 mod agents;
+mod doctor;
 mod key_sets;
 pub(crate) mod keys;
 mod limits;
@@ -69,6 +70,9 @@ enum Command {
     Limits(limits::Limits),
     /// Say why a request was refused, from its request id.
     Explain(operator::Explain),
+    /// Ask what is around the gateway whether it relies on the gateway.
+    #[command(subcommand)]
+    Doctor(doctor::Doctor),
     /// Print the generated reference.
     Reference(reference::Reference),
     /// Run a gateway with embedded defaults and show it working.
@@ -100,6 +104,12 @@ pub fn main() -> ExitCode {
         Command::Revocations(revocations) => revocations.run(),
         Command::Limits(limits) => limits.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Doctor(doctor) => {
+            return doctor.run().unwrap_or_else(|error| {
+                fail(&error);
+                ExitCode::from(2)
+            });
+        }
         Command::Reference(reference) => reference.run(),
         Command::Demo(demo) => demo.run(),
     };
@@ -137,9 +147,9 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
     for note in portcullis_plugins::controls::notes(&portcullis_config::control_inputs(&document), shared_by) {
         say(&format!("{}: note: {note}", config.display()))?;
     }
-    for upstream in settled.upstreams.iter().filter(|upstream| upstream.assertion.is_none() && is_elsewhere(upstream)) {
+    for upstream in settled.upstreams.iter().filter(|upstream| !is_proved_to(upstream) && is_elsewhere(upstream)) {
         say(&format!(
-            "{}: note: upstream `{}` is on other machines and gets no `assertion`: it has to trust whoever can reach it",
+            "{}: note: upstream `{}` is on other machines and gets no `assertion`, no `signature` and no `client_certificate`: it has to trust whoever can reach it",
             config.display(),
             upstream.name
         ))?;
@@ -162,6 +172,13 @@ fn check(config: &std::path::Path) -> anyhow::Result<()> {
         settled.upstreams.len(),
         if tenants.is_empty() { "none".to_owned() } else { tenants.join(" ") }
     ))
+}
+
+/// Whether an upstream is given anything to tell the gateway's requests from others'.
+fn is_proved_to(upstream: &portcullis_config::UpstreamSpec) -> bool {
+    upstream.assertion.is_some()
+        || upstream.signature.is_some()
+        || upstream.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some())
 }
 
 /// Whether a server is not on this machine, as far as the configuration tells.

@@ -7,7 +7,8 @@
 //! Rejected: `jsonwebtoken::encode`, which parses the key anew for each token; a cache of assertions, which could not be
 //! bound to a request; header members beyond `alg`, `kid` and `typ`, which verifiers only could get wrong.
 //!
-//! Invariant: only an [`Admitted`] can be asserted.
+//! Invariant: only an [`Admitted`] can be asserted, and nobody: an assertion of nobody, as `doctor` shows them to an upstream,
+//! says what a public route's says.
 
 mod claims;
 mod ring;
@@ -85,6 +86,14 @@ impl Signer {
     pub fn mint(&self, admitted: &Admitted, bound: &Bound<'_>, minted: &Minted<'_>) -> Result<HeaderValue, Unsigned> {
         let tenant = admitted.tenant().map(portcullis_api::TenantId::as_str);
         self.assert(admitted.caller(), tenant, bound, minted)
+    }
+
+    /// The assertion of a request of nobody, for no tenant.
+    ///
+    /// # Errors
+    /// [`Unsigned`]; none is expected.
+    pub fn of_nobody(&self, bound: &Bound<'_>, minted: &Minted<'_>) -> Result<HeaderValue, Unsigned> {
+        self.assert(&Caller::Anonymous, None, bound, minted)
     }
 
     fn assert(
