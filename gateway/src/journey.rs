@@ -15,6 +15,7 @@ use portcullis_plugins::{
 use crate::{
     body::{self, Body},
     edge::ConnInfo,
+    exchange,
     head::{self, Ahead, Coming},
     outbound,
     refusal::Stop,
@@ -42,6 +43,9 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let host = snapshot.router.find(canonical.host());
     let host = head::served(host, canonical, conn)?;
     trip.host = Some(host.index);
+    if exchange::is_asked(&snapshot, host, canonical) {
+        return Err(exchange::answer(session, trip, conn, client).await);
+    }
     let matched = host.route(canonical.path()).ok_or_else(head::no_route)?;
     let asked = facts(canonical, session.req_header(), protocol);
     let preflight = cors::preflight(snapshot.cors(host), &asked, &matched.route.path_methods);

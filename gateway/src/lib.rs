@@ -19,6 +19,7 @@ mod decisions;
 mod demo;
 mod edge;
 mod edge_events;
+mod exchange;
 mod failure;
 mod follow;
 mod gateway;

@@ -266,6 +266,7 @@ impl Rules {
             expires: Some(certificate.not_after()),
             auth_time: None,
             uses: None,
+            filters: None,
             jti: None,
             certificate: Some(*certificate.fingerprint()),
             bound: None,

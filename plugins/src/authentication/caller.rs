@@ -10,7 +10,13 @@ use super::{
 use crate::revocations::{Revocable, Target, signing_digest};
 
 /// Everything whose revocation ends this token.
-pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
+pub(super) fn revocable(
+    issuer: &IssuerRule,
+    claims: &Claims,
+    kid: Option<String>,
+    api_key: Option<Target>,
+    signing_input: &[u8],
+) -> Revocable {
     let Claims {
         tenant,
         subject,
@@ -34,6 +40,7 @@ pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String
     ];
     targets.extend(jti.clone().map(|jti| Target::Jti { issuer: iss(), tenant: tenant.clone(), jti }));
     targets.extend(sid.clone().map(|sid| Target::Sid { issuer: iss(), tenant: tenant.clone(), sid }));
+    targets.extend(api_key);
     targets.extend(kid.map(|kid| Target::Kid { issuer: iss(), kid }));
     Revocable::new(&targets, *issued)
 }
@@ -63,6 +70,7 @@ pub(super) fn identity_of(
         bound,
         revocable,
         uses: None,
+        filters: None,
         environments: Environments::Any,
     };
     match environments {

@@ -9,6 +9,7 @@ use super::{
     claims::{Path, is_printable},
     compile::shown,
     credential::{is_token, same_cookie},
+    exchange::{EMBED_ISSUER, EXCHANGE_ISSUER},
     key_server,
 };
 
@@ -41,6 +42,9 @@ fn check_issuer(name: &str, issuer: &Issuer, issues: &mut Issues) {
     }
     if name == API_KEY_ISSUER {
         issues.push("issuers.name", place, "the issuer name `apikey` stands for API keys in the injected identity");
+    }
+    if [EXCHANGE_ISSUER, EMBED_ISSUER].contains(&name) {
+        issues.push("issuers.name", place, format!("the issuer name `{name}` stands for tokens that API keys bought"));
     }
     if name == AGENT_ISSUER {
         issues.push(

@@ -51,12 +51,16 @@ impl Authentication {
     pub fn still(&self, identity: &Identity, freshness: Freshness) -> Result<Verdict<(), Deny>, Fault> {
         let now = self.needs.clock.unix();
         let stands = match identity.kind() {
-            Kind::ApiKey => {
+            Kind::ApiKey | Kind::Embed => {
                 let table = self.needs.api_keys.table.load();
                 if let Some(why) = table.why_away() {
                     return Err(fault(format!("the store of API keys: {why}")));
                 }
-                table.stands(identity, now)
+                match table.stands(identity, now) {
+                    Ok(()) if identity.is_exchanged() && self.exchange.is_none() => Err(Why::IssuerUnknown),
+                    Ok(()) if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
+                    stands => stands,
+                }
             }
             Kind::User if !self.issues(identity) => Err(Why::IssuerUnknown),
             Kind::User | Kind::Agent if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
@@ -86,7 +90,7 @@ impl Authentication {
 fn ended(identity: &Identity, why: Why) -> Failure {
     let issuer = match identity.kind() {
         Kind::User => Some(identity.issuer().into()),
-        Kind::ApiKey | Kind::Agent => None,
+        Kind::ApiKey | Kind::Embed | Kind::Agent => None,
     };
     Failure::Denied(Deny::Invalid { why, issuer })
 }

@@ -6,6 +6,8 @@ mod bans;
 mod bodies;
 mod costs;
 mod edge;
+mod exchange;
+mod exchange_filters;
 mod identity;
 mod in_flight;
 mod keysets;
