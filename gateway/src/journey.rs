@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// Takes a request from its head to the proof that it may pass, or stops it.
+#[expect(clippy::too_many_lines, reason = "the order of the controls is read in one piece")]
 pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnInfo) -> Result<(), Stop> {
     let snapshot = trip.snapshot.clone();
     let controls = &snapshot.controls;

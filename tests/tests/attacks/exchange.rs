@@ -189,6 +189,9 @@ fn what_is_no_key_buys_nothing() {
     assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="portcullis""#));
 }
 
+/// Changes a token's header and claims.
+type Change<'c> = dyn Fn(&mut Value, &mut Value) + 'c;
+
 /// A token as the exchange makes it, with some claims changed, signed by this key.
 fn forged(change: impl Fn(&mut Value, &mut Value), key: &Key) -> String {
     let bought = token(&world().gateway, world().gateway.key("small"), "");
@@ -206,7 +209,7 @@ fn a_token_of_the_exchange_is_believed_in_one_form_only() {
     let status = |token: &str| gateway.send(&Request::get("/v1/orders").bearer(token)).status;
     assert_eq!(status(&forged(|_, _| {}, &ours)), 200, "the test signs as the gateway does");
     let other = world().gateway.key("globex").split('_').nth(2).expect("an id").to_owned();
-    let changes: [(&str, &dyn Fn(&mut Value, &mut Value)); 14] = [
+    let changes: [(&str, &Change<'_>); 14] = [
         ("typ", &|header, _| header["typ"] = json!("JWT")),
         ("alg", &|header, _| header["alg"] = json!("none")),
         ("kid", &|header, _| header["kid"] = json!("local-1")),
