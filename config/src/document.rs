@@ -40,6 +40,8 @@ pub struct Document {
     pub key_sets: Option<authentication::KeySetCopies>,
     /// API keys.
     pub api_keys: Option<authentication::ApiKeys>,
+    /// Tokens for API keys.
+    pub exchange: Option<authentication::exchange::ExchangeSettings>,
     /// Signed assertions of who calls, for upstreams that ask for them.
     pub assertion: Option<assertion::Settings>,
     /// The apps behind the gateway, by name.

@@ -25,6 +25,7 @@ pub fn control_inputs(document: &Document) -> Inputs<'_> {
         login,
         issuers: &document.issuers,
         api_keys: document.api_keys.as_ref(),
+        exchange: document.exchange.as_ref(),
         listeners: document
             .listeners
             .iter()

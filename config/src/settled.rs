@@ -54,6 +54,8 @@ pub struct Settled {
     pub issuers: BTreeMap<String, IssuerSpec>,
     /// API keys.
     pub api_keys: Option<ApiKeysSpec>,
+    /// The hosts that serve tokens for API keys, as they are written. The exchange itself is one of `issuers`.
+    pub exchange: Vec<String>,
     /// Every tenant the document names, in `[tenants]` or as the fixed tenant of a host.
     pub tenants: Vec<TenantId>,
 }
@@ -269,6 +271,13 @@ pub enum KeySource {
     JwksFile(PathBuf),
     /// A shared secret, at least 32 bytes.
     Secret(Secret),
+    /// Secrets that this gateway signs with.
+    Own {
+        /// Signs; at least 32 bytes.
+        newest: Secret,
+        /// Those before it, at most 7.
+        older: Vec<Secret>,
+    },
 }
 
 impl KeySource {
@@ -277,7 +286,7 @@ impl KeySource {
     pub const fn are_fetched(&self) -> bool {
         match self {
             Self::JwksUrl(_) | Self::Discovery(_) => true,
-            Self::JwksFile(_) | Self::Secret(_) => false,
+            Self::JwksFile(_) | Self::Secret(_) | Self::Own { .. } => false,
         }
     }
 }

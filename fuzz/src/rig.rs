@@ -88,7 +88,7 @@ impl Rig {
         };
         let route = Route { route, auth: &auth, revocation: &At::nowhere(Freshness::Standard) };
         let (api_keys, max_stale) = (Some(&api_keys), &MaxStale::default());
-        let input = Input { issuers: &issuers, api_keys, listeners: &[], routes: &[route], max_stale };
+        let input = Input { issuers: &issuers, api_keys, exchange: None, listeners: &[], routes: &[route], max_stale };
         let mut issues = Issues::default();
         let control = Authentication::compile(input, &needs, &mut issues);
         Self(control.unwrap_or_else(|| panic!("{issues:?}")))

@@ -20,6 +20,7 @@ use portcullis_plugins::{authentication::sets_cookie, cors, rate_limit, reserved
 use crate::{
     body,
     problem::{self, NO_DEVICES, NOSNIFF, Problem, SAME_ORIGIN},
+    refusal::OwnAnswer,
     trip::{Trip, facts},
 };
 
@@ -41,6 +42,18 @@ pub(crate) async fn refuse(session: &mut Session, trip: &mut Trip, rejection: &R
     let mut fields = HeaderMap::clone(&rejection.headers);
     fields.insert(header::CONTENT_TYPE, problem::CONTENT_TYPE);
     trip.answer.code = Some(rejection.code.name);
+    write(session, trip, status, fields, Bytes::from(body)).await
+}
+
+/// Answers on a path of the gateway's own.
+///
+/// # Errors
+/// When the client is gone.
+pub(crate) async fn own(session: &mut Session, trip: &mut Trip, own: OwnAnswer) -> Result<()> {
+    let OwnAnswer { status, code, mut fields, body } = own;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    trip.answer.code = code;
     write(session, trip, status, fields, Bytes::from(body)).await
 }
 
@@ -200,7 +213,8 @@ fn dress(session: &Session, trip: &Trip, fields: &mut HeaderMap) -> Result<()> {
     fields.insert(REQUEST_ID, id);
     let headers = trip.host().map_or(&trip.snapshot.default_headers, |host| &host.headers);
     security(fields, headers, trip.conn.as_ref().is_some_and(|conn| conn.tls().is_some()));
-    if let (Some(host), Some(canonical)) = (trip.host(), &trip.canonical)
+    // What the gateway serves itself is for no other origin, whatever the host says of its apps.
+    if let (Some(host), Some(canonical), None) = (trip.host(), &trip.canonical, trip.own_path)
         && let Some(cors) = trip.snapshot.cors(host)
     {
         let protocol = if session.is_http2() { Protocol::Http2 } else { Protocol::Http1 };

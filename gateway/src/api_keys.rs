@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_api::{Clock, Environment};
 use portcullis_config::{ApiKeySource, ApiKeysSpec, Settled};
-use portcullis_plugins::authentication::{ApiKeyNeeds, ApiKeyTable, Failures, KeyUse, Peppers};
+use portcullis_plugins::authentication::{ApiKeyNeeds, ApiKeyTable, Failures, KeyUse, Peppers, exchange::Exchanges};
 
 use crate::{
     key_sets::{FILE_INTERVAL, Stamp, stamp},
@@ -27,6 +27,7 @@ pub(crate) struct ApiKeys {
     pub(crate) store: Option<Arc<KeyStoring>>,
     used: Arc<dyn KeyUse>,
     failures: Arc<Failures>,
+    exchanges: Arc<Exchanges>,
 }
 
 /// The API keys of one configuration, read and not yet in force.
@@ -42,15 +43,16 @@ impl ApiKeys {
     /// What is wrong with the file, the store's address or a pepper.
     pub(crate) fn start(settled: &Settled, clock: Arc<dyn Clock>, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let file = ApiKeyFile::default();
+        let exchanges = Arc::new(Exchanges::new(Arc::clone(&clock)));
         let failures = Arc::new(Failures::new(clock));
         match settled.api_keys.as_ref().map(|spec| (spec, &spec.source)) {
             Some((spec, ApiKeySource::Store(of))) => {
                 let (store, uses) = KeyStoring::new(spec, of, file.table.clone(), (metrics, file.news.clone()))?;
-                Ok(Self { file, store: Some(Arc::new(store)), used: Arc::new(uses), failures })
+                Ok(Self { file, store: Some(Arc::new(store)), used: Arc::new(uses), failures, exchanges })
             }
             Some((_, ApiKeySource::File(_))) | None => {
                 file.adopt(file.read(settled.api_keys.as_ref()).map_err(unread)?);
-                Ok(Self { file, store: None, used: Arc::new(Uses::unheard(metrics)), failures })
+                Ok(Self { file, store: None, used: Arc::new(Uses::unheard(metrics)), failures, exchanges })
             }
         }
     }
@@ -62,7 +64,12 @@ impl ApiKeys {
 
     /// What the control needs of them.
     pub(crate) fn needs(&self) -> ApiKeyNeeds {
-        ApiKeyNeeds { table: self.file.table.clone(), used: self.used.clone(), failures: self.failures.clone() }
+        ApiKeyNeeds {
+            table: self.file.table.clone(),
+            used: self.used.clone(),
+            failures: self.failures.clone(),
+            exchanges: self.exchanges.clone(),
+        }
     }
 
     /// The table in force.

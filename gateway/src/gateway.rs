@@ -116,6 +116,7 @@ impl ProxyHttp for Proxy {
                 }
                 answer::refuse(session, trip, &rejection).await
             }
+            Err(Stop::Answered(own)) => answer::own(session, trip, *own).await,
             Err(Stop::Preflight(headers)) => answer::preflight(session, trip, headers).await,
             Err(Stop::ServerOptions) => answer::server_options(session, trip).await,
         };

@@ -15,6 +15,7 @@ use portcullis_plugins::{
 use crate::{
     body::{self, Body},
     edge::ConnInfo,
+    exchange,
     head::{self, Ahead, Coming},
     outbound,
     refusal::Stop,
@@ -23,6 +24,7 @@ use crate::{
 };
 
 /// Takes a request from its head to the proof that it may pass, or stops it.
+#[expect(clippy::too_many_lines, reason = "the order of the controls is read in one piece")]
 pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnInfo) -> Result<(), Stop> {
     let snapshot = trip.snapshot.clone();
     let controls = &snapshot.controls;
@@ -41,6 +43,9 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     // 6: this connection may serve this host, the host has this route, the route this method.
     let host = head::served(snapshot.router.find(canonical.host()), canonical, conn)?;
     trip.host = Some(host.index);
+    if exchange::is_asked(&snapshot, host, canonical) {
+        return Err(exchange::answer(session, trip, conn, client).await);
+    }
     let matched = host.route(canonical.path()).ok_or_else(head::no_route)?;
     let asked = facts(canonical, session.req_header(), protocol);
     let preflight = cors::preflight(snapshot.cors(host), &asked, &matched.route.path_methods);

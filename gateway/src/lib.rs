@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod edge;
 mod edge_events;
+mod exchange;
 mod failure;
 mod follow;
 mod gateway;

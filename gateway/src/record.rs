@@ -158,7 +158,7 @@ fn line<'l>(gateway: &Gateway, exchange: &Exchange<'l>, trip: &'l Trip, status: 
         host: trip.host().map(|host| &*host.name),
         route: trip.route().map(|route| &*route.name),
         method,
-        path_template: trip.route().map(|route| route.template.as_str()),
+        path_template: trip.route().map(|route| route.template.as_str()).or(trip.own_path),
         status,
         code: trip.answer.code,
         bytes_in,

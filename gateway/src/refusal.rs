@@ -8,10 +8,25 @@ use portcullis_api::{Code, ControlName, Refusal, Rejection};
 pub(crate) enum Stop {
     /// It is refused.
     Refused(Box<Rejection>),
+    /// The gateway itself answers, on a path of its own.
+    Answered(Box<OwnAnswer>),
     /// It was a CORS preflight, and these headers answer it.
     Preflight(HeaderMap),
     /// It asked for the server's options as a whole (`OPTIONS *`).
     ServerOptions,
+}
+
+/// An answer of the gateway's own: JSON.
+#[derive(Debug)]
+pub(crate) struct OwnAnswer {
+    /// The status.
+    pub(crate) status: u16,
+    /// Its code, where it is a refusal.
+    pub(crate) code: Option<&'static str>,
+    /// Fields besides the usual ones.
+    pub(crate) fields: HeaderMap,
+    /// The JSON.
+    pub(crate) body: Vec<u8>,
 }
 
 impl From<Rejection> for Stop {

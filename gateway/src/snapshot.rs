@@ -8,7 +8,7 @@ use portcullis_api::TenantId;
 use portcullis_config::{Document, HostEntry, Router, SecurityHeaderValues, Settled, document::Bounds};
 use portcullis_plugins::{canonical::HeadBounds, controls::Controls, cors::Cors};
 
-use crate::{assertions::Rings, upstreams::Upstream};
+use crate::{assertions::Rings, exchange, upstreams::Upstream};
 
 /// A configuration in force. Counters, key sets, pools and bans live outside, so a reload resets nobody's limit.
 pub(crate) struct Snapshot {
@@ -22,6 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// The assertions' keys.
     pub(crate) assertions: Option<Arc<Rings>>,
+    /// The hosts that serve tokens for API keys, by their indexes.
+    pub(crate) exchange: BTreeSet<usize>,
     /// For answers to requests whose host is unknown.
     pub(crate) default_headers: SecurityHeaderValues,
     cors: Vec<Option<Cors>>,
@@ -57,6 +59,7 @@ impl Snapshot {
             cors,
             bounds: settled.listeners.iter().map(|listener| head_bounds(&listener.bounds)).collect(),
             cookies,
+            exchange: exchange::hosts(&settled),
             tenants: settled.tenants.into_iter().collect(),
             router: settled.router,
             controls,

@@ -34,6 +34,8 @@ pub(crate) struct Trip {
     pub(crate) host: Option<usize>,
     /// Its route, once known.
     pub(crate) route: Option<RouteId>,
+    /// The path of the gateway's own that it asks for.
+    pub(crate) own_path: Option<&'static str>,
     /// Whom it comes from, once settled.
     pub(crate) client: Option<ClientIp>,
     /// Who calls, once verified; also where a later control refuses.
@@ -108,6 +110,7 @@ impl Trip {
             canonical: None,
             host: None,
             route: None,
+            own_path: None,
             client: None,
             caller: None,
             tenant: None,

@@ -60,6 +60,8 @@ pub struct Inputs<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// `[exchange]`.
+    pub exchange: Option<&'d authentication::exchange::ExchangeSettings>,
     /// Each listener's name and `client_certificates`, in the order of their indexes.
     pub listeners: Vec<(&'d str, Option<&'d authentication::ClientCertificates>)>,
     /// `revocations.max_stale`.
@@ -236,7 +238,11 @@ fn in_flight(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Option<
 }
 
 fn api_key_callers(auth: &Auth) -> ApiKeyCallers {
-    let accepts = auth.accept.iter().flat_map(|accept| &accept.value).any(|accept| accept.value == Accept::ApiKey);
+    let accepts = auth
+        .accept
+        .iter()
+        .flat_map(|accept| &accept.value)
+        .any(|accept| [Accept::ApiKey, Accept::Exchange].contains(&accept.value));
     if accepts { ApiKeyCallers::Accepted } else { ApiKeyCallers::Refused }
 }
 
@@ -254,6 +260,7 @@ fn authentication(inputs: &Inputs<'_>, needs: &Needs, issues: &mut Issues) -> Op
     let input = authentication::Input {
         issuers: inputs.issuers,
         api_keys: inputs.api_keys,
+        exchange: inputs.exchange,
         listeners: &inputs.listeners,
         routes: &routes,
         max_stale: inputs.max_stale.unwrap_or(&default),

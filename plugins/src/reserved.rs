@@ -15,7 +15,7 @@ use portcullis_api::Scope;
 pub const TENANT: &str = "X-Portcullis-Tenant";
 /// The verified subject, `issuer:sub`, percent-encoded by [`percent_encode_value`].
 pub const SUBJECT: &str = "X-Portcullis-Subject";
-/// `user`, `apikey`, `agent` or `anonymous`; on every forwarded request, so that an upstream can tell an anonymous caller from
+/// `user`, `apikey`, `embed`, `agent` or `anonymous`; on every forwarded request, so that an upstream can tell an anonymous caller from
 /// a request that went round the gateway.
 pub const KIND: &str = "X-Portcullis-Kind";
 /// The verified role.
@@ -24,6 +24,8 @@ pub const ROLE: &str = "X-Portcullis-Role";
 pub const ENV: &str = "X-Portcullis-Env";
 /// The verified scopes, written by [`scopes_value`].
 pub const SCOPES: &str = "X-Portcullis-Scopes";
+/// Which data the caller may see: base64url (no padding) of the filters' one spelling.
+pub const FILTERS: &str = "X-Portcullis-Filters";
 /// The SHA-256 of an agent's certificate: `sha256:` and base64url without padding.
 pub const AGENT_CERT: &str = "X-Portcullis-Agent-Cert";
 /// The signed assertion of all this, for upstreams that ask for it.
@@ -47,6 +49,7 @@ pub const INJECTED: &[&str] = &[
     ROLE,
     ENV,
     SCOPES,
+    FILTERS,
     AGENT_CERT,
     ASSERTION,
     REQUEST_ID,

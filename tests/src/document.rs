@@ -136,6 +136,11 @@ impl Setup {
         self
     }
 
+    /// Issues one more API key, beside a gateway that runs.
+    pub fn issued(&self, arguments: &[&str]) -> String {
+        issue(self.directory.path(), arguments)
+    }
+
     /// Issues an API key with the command line and keeps it under this name.
     #[must_use]
     pub fn key(mut self, name: &str, arguments: &[&str]) -> Self {

@@ -9,6 +9,7 @@ pub mod ca;
 mod default_document;
 pub mod dial;
 pub mod document;
+pub mod exchange;
 pub mod gateway;
 pub mod grpc;
 pub mod h1;

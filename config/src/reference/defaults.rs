@@ -53,6 +53,11 @@ fn edge(out: &mut Defaults) {
         at: [], none: []);
     take!(out, "listeners.NAME.client_certificates", authentication::ClientCertificates, "ca = \"ca.pem\"",
         plain: [mode], at: [connection_age_max], none: [ca, crl, uri, role, scopes, agents]);
+    take!(out, "exchange", authentication::exchange::ExchangeSettings,
+        "issuer = \"https://gw\"\nkey = \"file:k\"\nhosts = []",
+        plain: [], at: [lifetime], none: [issuer, key, older_keys, hosts, rate]);
+    take!(out, "exchange.rate", authentication::exchange::ExchangeRate, "",
+        plain: [], at: [requests, window], none: []);
     take!(out, "log", Log, "", plain: [access], at: [], none: [pseudonym_key]);
     take!(out, "stores", Stores, "", plain: [deadline, instances], at: [counters, keys_max, prefix], none: [key]);
 }

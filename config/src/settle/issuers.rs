@@ -58,7 +58,7 @@ impl Room<'_> {
     ) -> bool {
         let twin = before.iter().find(|(_, spec)| match &spec.keys {
             KeySource::Secret(other) => other.equals(secret.expose()),
-            KeySource::JwksUrl(_) | KeySource::Discovery(_) | KeySource::JwksFile(_) => false,
+            KeySource::JwksUrl(_) | KeySource::Discovery(_) | KeySource::JwksFile(_) | KeySource::Own { .. } => false,
         });
         let Some((twin, _)) = twin else { return true };
         let message =

@@ -8,6 +8,7 @@ mod assertion;
 mod certificates;
 mod client_certificates;
 mod cors;
+mod exchange;
 mod hosts;
 mod issuers;
 mod listeners;
@@ -67,8 +68,9 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
     let log = room.log();
     let stores = room.stores();
     let revocations = room.revocations();
-    let issuers = room.issuers();
+    let mut issuers = room.issuers();
     let api_keys = room.api_keys();
+    let exchange = room.exchange(&mut issuers, api_keys.as_ref().and_then(Option::as_ref));
     let assertion = room.assertion();
     let upstreams = room.upstreams();
     room.signature_keys(&upstreams);
@@ -91,6 +93,7 @@ pub fn settle_in(document: &Document, around: &Surroundings<'_>, issues: &mut Is
         revocations,
         issuers,
         api_keys,
+        exchange,
         tenants: tenants(doc),
     })
 }

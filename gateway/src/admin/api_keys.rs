@@ -5,7 +5,7 @@
 use http::{Method, Response, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use portcullis_api::{Cidrs, Clock as _, Environment, Millis, Role, Scope, TenantId};
-use portcullis_plugins::authentication::{IssueRequest, Made, RotateRequest, Row};
+use portcullis_plugins::authentication::{Filters, IssueRequest, KeyKind, Made, RotateRequest, Row};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -32,6 +32,8 @@ struct Asked {
     routes: Option<Vec<String>>,
     expires: Option<Millis>,
     created_by: String,
+    kind: Option<KeyKind>,
+    filters: Option<Filters>,
 }
 
 /// A successor to be made.
@@ -99,7 +101,8 @@ async fn one(runtime: &Runtime, store: &KeyStoring, id: &str, query: &str) -> Re
 }
 
 async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession) -> Result<Value, Wrong> {
-    let Asked { tenant, name, env, role, scopes, cidrs, routes, expires, created_by } = asked(session).await?;
+    let Asked { tenant, name, env, role, scopes, cidrs, routes, expires, created_by, kind, filters } =
+        asked(session).await?;
     known_routes(runtime, routes.as_deref().unwrap_or_default())?;
     let ledger = store.ledger();
     let environment = match env {
@@ -117,6 +120,8 @@ async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSessi
         cidrs,
         routes,
         created_by: Some(created_by.clone()),
+        kind,
+        filters,
     };
     let now = runtime.gateway.clock.unix();
     let made = store.change(Of::Tenant(tenant.to_string()), issue(ledger, request, now)).await.map_err(wrong)?;

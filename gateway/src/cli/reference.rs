@@ -53,6 +53,7 @@ fn codes() -> Vec<(&'static str, &'static [Code])> {
         ("rate_limit", rate_limit::Deny::CODES),
         ("cors", &[cors::REFUSED]),
         ("authentication", authentication::Deny::CODES),
+        ("exchange", authentication::exchange::Deny::CODES),
         ("csrf", csrf::Deny::CODES),
         ("authorization", authorization::Deny::CODES),
         ("in_flight", in_flight::Deny::CODES),

@@ -116,6 +116,8 @@ fn api_keys(dir: &Path) -> anyhow::Result<Keys> {
             cidrs: None,
             routes: None,
             created_by: None,
+            kind: None,
+            filters: None,
         };
         let issued = keys::issue(request, &peppers)?;
         text = authentication::add_record(&text, &issued.record)?;

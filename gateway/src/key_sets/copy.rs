@@ -45,7 +45,7 @@ pub(super) struct Kept {
 fn source(spec: &IssuerSpec) -> Option<&str> {
     match &spec.keys {
         KeySource::JwksUrl(url) | KeySource::Discovery(url) => Some(url),
-        KeySource::JwksFile(_) | KeySource::Secret(_) => None,
+        KeySource::JwksFile(_) | KeySource::Secret(_) | KeySource::Own { .. } => None,
     }
 }
 

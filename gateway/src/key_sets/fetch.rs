@@ -82,7 +82,9 @@ impl Fetcher {
                     let document = self.get(url, "the discovery document", DISCOVERY_TYPES).await?;
                     jwks_uri(&document.bytes, &spec.issuer).map_err(|error| error.to_string())?
                 }
-                KeySource::JwksFile(_) | KeySource::Secret(_) => return Err("these keys are not fetched".to_owned()),
+                KeySource::JwksFile(_) | KeySource::Secret(_) | KeySource::Own { .. } => {
+                    return Err("these keys are not fetched".to_owned());
+                }
             };
             self.get(&url, "the key set", KEY_SET_TYPES).await
         };

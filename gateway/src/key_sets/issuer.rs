@@ -84,9 +84,19 @@ impl Issuer {
             | (KeySource::Discovery(ours), KeySource::Discovery(theirs)) => ours == theirs,
             (KeySource::JwksFile(ours), KeySource::JwksFile(theirs)) => ours == theirs,
             (KeySource::Secret(ours), KeySource::Secret(theirs)) => ours.equals(theirs.expose()),
-            (KeySource::JwksUrl(_) | KeySource::Discovery(_) | KeySource::JwksFile(_) | KeySource::Secret(_), _) => {
-                false
+            (KeySource::Own { newest, older }, KeySource::Own { newest: theirs, older: their_older }) => {
+                newest.equals(theirs.expose())
+                    && older.len() == their_older.len()
+                    && older.iter().zip(their_older).all(|(one, other)| one.equals(other.expose()))
             }
+            (
+                KeySource::JwksUrl(_)
+                | KeySource::Discovery(_)
+                | KeySource::JwksFile(_)
+                | KeySource::Secret(_)
+                | KeySource::Own { .. },
+                _,
+            ) => false,
         };
         // Keys that came from a network that may be asked no longer are not trusted longer either.
         let networks = self.spec.private_networks == spec.private_networks;
@@ -106,6 +116,13 @@ impl Issuer {
             KeySource::Secret(secret) => {
                 if self.is_missing() {
                     self.install(KeySet::from_secret(secret).map_err(|error| error.to_string())?);
+                    self.held.schedule.lock().succeeded(Instant::now(), Duration::ZERO);
+                }
+                Ok(())
+            }
+            KeySource::Own { newest, older } => {
+                if self.is_missing() {
+                    self.install(KeySet::from_own_secrets(newest, older).map_err(|error| error.to_string())?);
                     self.held.schedule.lock().succeeded(Instant::now(), Duration::ZERO);
                 }
                 Ok(())
@@ -297,7 +314,7 @@ impl Issuer {
     /// Gives up a set that is too old, and says how old the one in force is.
     pub(super) fn expire(&self) {
         let age = self.held.schedule.lock().age(Instant::now()).map(|(age, _)| age);
-        let fades = !matches!(self.spec.keys, KeySource::Secret(_));
+        let fades = !matches!(self.spec.keys, KeySource::Secret(_) | KeySource::Own { .. });
         if fades && age.is_some_and(|age| age > self.spec.max_stale.duration()) && !self.is_missing() {
             let why = format!("the last good key set is older than {}", self.spec.max_stale);
             tracing::error!(event = "keys.stale", issuer = self.name, why, "tokens of an issuer are answered with 503");

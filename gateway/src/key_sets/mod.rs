@@ -139,7 +139,7 @@ impl Registry {
         loop {
             for issuer in self.all() {
                 match &issuer.spec.keys {
-                    KeySource::Secret(_) => {}
+                    KeySource::Secret(_) | KeySource::Own { .. } => {}
                     KeySource::JwksFile(_) => issuer.look_at_file(),
                     KeySource::JwksUrl(_) | KeySource::Discovery(_) => {
                         let due = issuer.held.schedule.lock().due(Instant::now());
@@ -165,7 +165,9 @@ impl Registry {
     pub(crate) async fn refresh(&self, name: &str) -> Option<Result<(), String>> {
         let issuer = self.issuers.read().get(name).cloned()?;
         Some(match &issuer.spec.keys {
-            KeySource::Secret(_) => Err("it has a secret, which is read with the configuration".to_owned()),
+            KeySource::Secret(_) | KeySource::Own { .. } => {
+                Err("it has a secret, which is read with the configuration".to_owned())
+            }
             KeySource::JwksFile(_) => issuer.read_file_again(),
             KeySource::JwksUrl(_) | KeySource::Discovery(_) => issuer.refresh_now().await,
         })

@@ -34,7 +34,7 @@ impl Issuer {
             KeySource::JwksUrl(url) => ("jwks_url", Some(url.clone())),
             KeySource::Discovery(url) => ("discovery", Some(url.clone())),
             KeySource::JwksFile(path) => ("jwks_file", Some(path.display().to_string())),
-            KeySource::Secret(_) => ("secret", None),
+            KeySource::Secret(_) | KeySource::Own { .. } => ("secret", None),
         };
         let (keys, dropped) = match &**self.held.state.load() {
             KeySetState::Missing { why } => (Err(why.clone()), Vec::new()),

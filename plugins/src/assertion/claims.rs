@@ -6,7 +6,7 @@ use portcullis_api::{Environment, Role, Scope};
 use serde::Serialize;
 
 use super::{Bound, Minted, Signer};
-use crate::authentication::{Caller, thumbprint};
+use crate::authentication::{Caller, Filters, thumbprint};
 
 #[derive(Serialize)]
 pub(super) struct Claims<'r> {
@@ -37,6 +37,9 @@ struct Who<'r> {
     env: Option<&'r str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scp: Vec<&'r str>,
+    /// Which data it may see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flt: Option<&'r Filters>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<&'r str>,
     /// Of an agent, the certificate that it proved to hold the key of (RFC 8705 3.1).
@@ -66,6 +69,7 @@ impl<'r> Claims<'r> {
                     role: identity.role().map(Role::as_str),
                     env: identity.environment().map(Environment::as_str),
                     scp: identity.scopes().iter().map(Scope::as_str).collect(),
+                    flt: identity.filters(),
                     key_id: identity.key_id(),
                     cnf: identity.certificate().map(|certificate| Confirmation { thumbprint: thumbprint(certificate) }),
                 };

@@ -273,6 +273,7 @@ impl Rules {
             auth_time: None,
             uses: None,
             signed_by: None,
+            filters: None,
             jti: None,
             certificate: Some(*certificate.fingerprint()),
             bound: None,

@@ -37,7 +37,9 @@ impl Authentication {
         route: &RouteRule,
         now: UnixSeconds,
     ) -> Result<Arc<Identity>, Failure> {
-        if let Some(uses) = identity.uses() {
+        // Of a token that a key bought, the key's record as it is now.
+        let holder = self.holder(&identity, now)?;
+        if let Some(uses) = holder.as_ref().unwrap_or(&identity).uses() {
             uses.permit(sees.client.ip(), &route.name).map_err(Failure::Denied)?;
             if uses.due(now) {
                 self.needs.api_keys.used.used(identity.subject(), now);

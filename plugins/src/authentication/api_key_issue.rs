@@ -6,9 +6,11 @@ use zeroize::Zeroizing;
 
 use super::{
     api_key_file::{ApiKeyFileError, read, write},
+    api_key_kind::{KeyKind, check_kind},
     api_key_pepper::Peppers,
     api_key_record::{LIFETIME_MAX_S, Record, SCOPES_MAX, check_cidrs, check_name, check_routes, shown},
     api_keys::{self, BASE62, ID_CHARS, SECRET_CHARS},
+    filters::Filters,
 };
 
 /// How long a key lives when nothing else is asked for, in seconds: 90 days.
@@ -37,6 +39,10 @@ pub struct IssueRequest {
     pub routes: Option<Vec<String>>,
     /// Who asked for it, at most 64 characters.
     pub created_by: Option<String>,
+    /// What it is for; a service when not given.
+    pub kind: Option<KeyKind>,
+    /// Which data its holder may see; `None` is all of the tenant's.
+    pub filters: Option<Filters>,
 }
 
 /// A new key.
@@ -71,8 +77,20 @@ pub(super) fn make(
     now: UnixSeconds,
 ) -> Result<(Zeroizing<String>, Record), ApiKeyFileError> {
     let pepper = peppers.newest();
-    let IssueRequest { brand, environment, tenant, role, scopes, name, lifetime_s, cidrs, routes, created_by } =
-        request;
+    let IssueRequest {
+        brand,
+        environment,
+        tenant,
+        role,
+        scopes,
+        name,
+        lifetime_s,
+        cidrs,
+        routes,
+        created_by,
+        kind,
+        filters,
+    } = request;
     let impossible = |field: &'static str| {
         move |what: &'static str| ApiKeyFileError::Request(format!("{field} is not possible: {what}"))
     };
@@ -87,6 +105,8 @@ pub(super) fn make(
     created_by.as_deref().map_or(Ok(()), check_name).map_err(impossible("created_by"))?;
     cidrs.as_ref().map_or(Ok(()), check_cidrs).map_err(impossible("cidrs"))?;
     routes.as_deref().map_or(Ok(()), check_routes).map_err(impossible("routes"))?;
+    check_kind(kind, role, filters.as_ref())
+        .map_err(|(field, what)| ApiKeyFileError::Request(format!("{field} is not possible: {what}")))?;
     let id = random_base62(ID_CHARS, entropy)?;
     let secret = random_base62(SECRET_CHARS, entropy)?;
     let body = Zeroizing::new(format!("{brand}_{environment}_{}_{}", id.as_str(), secret.as_str()));
@@ -107,6 +127,8 @@ pub(super) fn make(
         routes,
         created_by,
         successor: None,
+        kind,
+        filters,
         mac: String::new(),
     };
     Ok((key, record.signed(pepper)))

@@ -157,6 +157,8 @@ impl Ledger {
             cidrs: old.cidrs.clone(),
             routes: old.routes.clone(),
             created_by,
+            kind: old.kind,
+            filters: old.filters.clone(),
         };
         let (key, successor) = make(request, &self.peppers, entropy, now)?;
         old.successor = Some(successor.id.clone());

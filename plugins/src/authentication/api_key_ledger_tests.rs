@@ -32,6 +32,8 @@ fn request(name: &str) -> IssueRequest {
         cidrs: Some(Cidrs::new(vec!["10.0.0.0/8".parse().unwrap()])),
         routes: Some(vec!["a.example/orders".to_owned()]),
         created_by: Some("kim".to_owned()),
+        kind: None,
+        filters: None,
     }
 }
 

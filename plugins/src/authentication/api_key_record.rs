@@ -13,9 +13,11 @@ use subtle::ConstantTimeEq;
 
 use super::{
     api_key_file::ApiKeyFileError,
+    api_key_kind::{KeyKind, check_kind},
     api_key_pepper::{Pepper, Peppers},
     api_keys::{ID_CHARS, is_api_key_id},
     claims::is_printable,
+    filters::Filters,
 };
 
 pub(super) const SCOPES_MAX: usize = 64;
@@ -47,6 +49,10 @@ pub(super) struct Record {
     pub(super) created_by: Option<String>,
     /// The key that takes its place.
     pub(super) successor: Option<String>,
+    /// What it is for; a service when not written.
+    pub(super) kind: Option<KeyKind>,
+    /// Which data its holder may see; `None` is all of the tenant's.
+    pub(super) filters: Option<Filters>,
     pub(super) mac: String,
 }
 
@@ -111,6 +117,12 @@ impl Record {
         if let Some(routes) = &self.routes {
             line.push_str(&format!(" routes={}", routes.join(",").escape_default()));
         }
+        if let Some(kind) = self.kind {
+            line.push_str(&format!(" kind={}", kind.as_str()));
+        }
+        if let Some(filters) = &self.filters {
+            line.push_str(&format!(" filters={}", filters.as_str().escape_default()));
+        }
         if let Some(by) = &self.created_by {
             line.push_str(&format!(" by={}", by.escape_default()));
         }
@@ -149,6 +161,7 @@ impl Record {
         if let Some(by) = &self.created_by {
             check_name(by).map_err(|what| self.wrong("created_by", what))?;
         }
+        check_kind(self.kind, self.role, self.filters.as_ref()).map_err(|(field, what)| self.wrong(field, what))?;
         match &self.successor {
             Some(successor) if !is_api_key_id(successor) => Err(self.wrong("successor", "12 of 0-9, A-Z and a-z")),
             Some(_) | None => Ok(()),
@@ -194,6 +207,8 @@ impl Record {
             routes,
             created_by,
             successor,
+            kind,
+            filters,
             mac: _,
         } = self;
         // A record without any of these is encoded as it was before there were any, and files made then go on.
@@ -205,7 +220,13 @@ impl Record {
             text.extend(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
             text.extend(bytes);
         };
-        field(Some(if restricted { b"record v2" } else { b"record v1" }));
+        let filtered = kind.is_some() || filters.is_some();
+        let version: &[u8] = match (filtered, restricted) {
+            (true, _) => b"record v3",
+            (false, true) => b"record v2",
+            (false, false) => b"record v1",
+        };
+        field(Some(version));
         field(Some(id.as_bytes()));
         field(Some(env.as_str().as_bytes()));
         field(Some(tenant.as_str().as_bytes()));
@@ -219,7 +240,7 @@ impl Record {
         field(Some(&expires.to_be_bytes()));
         field(revoked.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
         field(name.as_ref().map(String::as_bytes));
-        if restricted {
+        if restricted || filtered {
             for list in [&cidrs.as_ref().map(texts), routes] {
                 let items = list.as_deref().unwrap_or_default();
                 let count = u64::try_from(items.len()).unwrap_or(u64::MAX).to_be_bytes();
@@ -230,6 +251,10 @@ impl Record {
             }
             field(created_by.as_ref().map(String::as_bytes));
             field(successor.as_ref().map(String::as_bytes));
+        }
+        if filtered {
+            field(kind.map(|kind| kind.as_str().as_bytes()));
+            field(filters.as_ref().map(|filters| filters.as_str().as_bytes()));
         }
         pepper.record_mac(&text)
     }
@@ -255,6 +280,8 @@ impl Record {
             routes,
             created_by,
             successor,
+            kind,
+            filters,
             mac,
         } = self;
         let mut map = Map::new();
@@ -285,6 +312,12 @@ impl Record {
         }
         if let Some(successor) = successor {
             set("successor", json!(successor));
+        }
+        if let Some(kind) = kind {
+            set("kind", json!(kind.as_str()));
+        }
+        if let Some(filters) = filters {
+            set("filters", json!(filters));
         }
         set("hash", json!(hash));
         set("mac", json!(mac));

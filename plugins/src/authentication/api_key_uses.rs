@@ -14,7 +14,7 @@ use portcullis_api::{At, Cidrs, ClientIp, Clock, Issues, Millis, UnixSeconds};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ApiKeyTable, deny::Deny};
+use super::{ApiKeyTable, deny::Deny, exchange::Exchanges};
 use crate::rate_limit::{Answer, KeyHasher, Numbers, Origin, Table, WINDOW_MAX, with_class};
 
 /// A key's use is told at most once in this many seconds.
@@ -49,6 +49,8 @@ pub struct ApiKeyNeeds {
     pub used: Arc<dyn KeyUse>,
     /// Failures by network.
     pub failures: Arc<Failures>,
+    /// Exchanges by key.
+    pub exchanges: Arc<Exchanges>,
 }
 
 impl ApiKeyNeeds {
@@ -60,7 +62,8 @@ impl ApiKeyNeeds {
             fn used(&self, _id: &str, _now: UnixSeconds) {}
         }
         let table = Arc::new(ArcSwap::from_pointee(ApiKeyTable::empty()));
-        Self { table, used: Arc::new(Nobody), failures: Arc::new(Failures::new(clock)) }
+        let exchanges = Arc::new(Exchanges::new(Arc::clone(&clock)));
+        Self { table, used: Arc::new(Nobody), failures: Arc::new(Failures::new(clock)), exchanges }
     }
 }
 
@@ -84,9 +87,14 @@ impl KeyUses {
         Self { cidrs, routes, told: AtomicU64::new(last_used.unwrap_or(0)) }
     }
 
+    /// Whether it may be used from this address.
+    pub(super) fn permits_address(&self, client: IpAddr) -> bool {
+        self.cidrs.as_ref().is_none_or(|cidrs| cidrs.contains(client))
+    }
+
     /// Whether it may be used by this client, on this route.
     pub(super) fn permit(&self, client: IpAddr, route: &str) -> Result<(), Deny> {
-        if self.cidrs.as_ref().is_some_and(|cidrs| !cidrs.contains(client)) {
+        if !self.permits_address(client) {
             return Err(Deny::KeyAddress);
         }
         if self.routes.as_ref().is_some_and(|routes| !routes.iter().any(|allowed| allowed == route)) {

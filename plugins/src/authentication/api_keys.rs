@@ -12,12 +12,14 @@ use subtle::ConstantTimeEq;
 
 use super::{
     api_key_file::{self, ApiKeyFileError},
+    api_key_kind::KeyKind,
     api_key_ledger::{BadRow, Row},
     api_key_pepper::{Pepper, Peppers},
     api_key_record::{Record, shown},
     api_key_uses::KeyUses,
     deny::Why,
-    identity::{API_KEY_ISSUER, Credential, Environments, Identity, Kind, Parts},
+    exchange::issuer_of,
+    identity::{Credential, Environments, Identity, Kind, Parts},
 };
 use crate::revocations::{Revocable, Target};
 
@@ -118,11 +120,15 @@ impl Entry {
         let (expires, revoked) = (record.expires, record.revoked.is_some());
         let targets = [Target::ApiKey { id: record.id.clone() }, Target::Tenant { tenant: record.tenant.clone() }];
         let revocable = Revocable::new(&targets, record.created);
+        let kind = match record.kind {
+            Some(KeyKind::Embed) => Kind::Embed,
+            Some(KeyKind::Service) | None => Kind::ApiKey,
+        };
         let identity = Arc::new(Identity::verified(Parts {
             tenant: record.tenant,
-            issuer: API_KEY_ISSUER.into(),
+            issuer: issuer_of(kind).into(),
             subject: record.id.clone(),
-            kind: Kind::ApiKey,
+            kind,
             role: record.role,
             scopes: record.scopes,
             environment: Some(record.env),
@@ -135,6 +141,7 @@ impl Entry {
             signed_by: None,
             auth_time: None,
             environments: Environments::Any,
+            filters: record.filters,
             revocable,
             uses: Some(Arc::new(KeyUses::new(record.cidrs, record.routes, last_used))),
         }));
@@ -220,6 +227,17 @@ impl ApiKeyTable {
     pub(super) fn stands(&self, identity: &Identity, now: UnixSeconds) -> Result<(), Why> {
         let entry = identity.key_id().and_then(|id| self.keys.get(id)).ok_or(Why::ApiKeyUnknown)?;
         entry.stands(now)
+    }
+
+    /// The key that a token of the exchange hangs on, as long as it stands and is the tenant's and the environment's.
+    pub(super) fn holder(&self, identity: &Identity, now: UnixSeconds) -> Result<&Arc<Identity>, Why> {
+        let entry = identity.key_id().and_then(|id| self.keys.get(id)).ok_or(Why::ApiKeyUnknown)?;
+        entry.stands(now)?;
+        let key = &entry.identity;
+        let same = key.tenant() == identity.tenant()
+            && key.environment() == identity.environment()
+            && key.kind() == identity.kind();
+        if same { Ok(key) } else { Err(Why::Exchanged) }
     }
 
     /// Verifies a key. The hash is made and compared whether the id is known or not.

@@ -1,11 +1,13 @@
 //! Tests of `api_keys` and `api_key_file`: the form of a key, the table, and the file nobody may change unseen.
 
-use portcullis_api::Secret;
+use portcullis_api::{Role, Secret};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::authentication::{IssueRequest, LIFETIME_DEFAULT_S, LIFETIME_MAX_S, add_record, issue, revoke_record};
+use crate::authentication::{
+    Filters, IssueRequest, LIFETIME_DEFAULT_S, LIFETIME_MAX_S, add_record, issue, revoke_record,
+};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -27,6 +29,8 @@ fn request() -> IssueRequest {
         cidrs: None,
         routes: None,
         created_by: None,
+        kind: None,
+        filters: None,
     }
 }
 /// Deterministic bytes that differ from call to call.
@@ -284,4 +288,40 @@ proptest! {
         let presented = parse(key.as_bytes(), &brand()).unwrap();
         prop_assert_eq!(Some(presented.id), record["id"].as_str());
     }
+}
+
+#[test]
+fn key_23_kind_and_filters_are_under_the_mac_and_neither_can_be_added_taken_away_or_changed() {
+    let filters = |region: &str| {
+        let term = json!({ "f": "region", "op": "eq", "v": region });
+        Filters::parse(json!({ "v": 1, "all": [term] }).to_string().as_bytes()).unwrap()
+    };
+    let of = |kind, filters, role| {
+        let request = IssueRequest { kind, filters, role, ..request() };
+        issue(request, &pepper(), &mut entropy(3), NOW).map(|issued| issued.record)
+    };
+    let read = |record: &Value| table(&json!({ "version": 1, "keys": [record] }).to_string()).map(|_| ());
+    let embed = of(Some(KeyKind::Embed), Some(filters("eu")), Some(Role::Viewer)).unwrap();
+    assert_eq!(read(&embed), Ok(()));
+    for (name, new) in [
+        ("filters", json!(filters("us"))),
+        ("filters", Value::Null),
+        ("kind", json!("service")),
+        ("kind", Value::Null),
+        ("role", json!("owner")),
+    ] {
+        let mut edited = embed.clone();
+        edited[name] = new.clone();
+        assert!(read(&edited).is_err(), "{name} {new}");
+    }
+    let plain = of(None, None, None).unwrap();
+    assert!(plain.get("kind").is_none() && plain.get("filters").is_none());
+    for (name, new) in [("filters", json!(filters("us"))), ("kind", json!("service"))] {
+        let mut edited = plain.clone();
+        edited[name] = new;
+        assert!(read(&edited).is_err(), "{name}");
+    }
+    assert!(of(Some(KeyKind::Embed), None, None).is_err(), "pages that others show never show all");
+    assert!(of(Some(KeyKind::Embed), Some(filters("eu")), Some(Role::Developer)).is_err());
+    assert!(of(Some(KeyKind::Service), Some(filters("eu")), Some(Role::Owner)).is_ok());
 }

@@ -10,7 +10,13 @@ use super::{
 use crate::revocations::{Revocable, Target, signing_digest};
 
 /// Everything whose revocation ends this token.
-pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String>, signing_input: &[u8]) -> Revocable {
+pub(super) fn revocable(
+    issuer: &IssuerRule,
+    claims: &Claims,
+    kid: Option<String>,
+    api_key: Option<Target>,
+    signing_input: &[u8],
+) -> Revocable {
     let Claims {
         tenant,
         subject,
@@ -34,6 +40,7 @@ pub(super) fn revocable(issuer: &IssuerRule, claims: &Claims, kid: Option<String
     ];
     targets.extend(jti.clone().map(|jti| Target::Jti { issuer: iss(), tenant: tenant.clone(), jti }));
     targets.extend(sid.clone().map(|sid| Target::Sid { issuer: iss(), tenant: tenant.clone(), sid }));
+    targets.extend(api_key);
     targets.extend(kid.map(|kid| Target::Kid { issuer: iss(), kid }));
     Revocable::new(&targets, *issued)
 }
@@ -64,6 +71,7 @@ pub(super) fn identity_of(
         revocable,
         uses: None,
         signed_by: Some(signed_by),
+        filters: None,
         environments: Environments::Any,
     };
     match environments {

@@ -9,6 +9,7 @@ use super::{
     claims::{Path, is_printable},
     compile::shown,
     credential::{is_token, same_cookie},
+    exchange::{EMBED_ISSUER, EXCHANGE_ISSUER},
     key_server,
 };
 
@@ -39,16 +40,7 @@ fn check_issuer(name: &str, issuer: &Issuer, issues: &mut Issues) {
             format!("issuer name `{}` is not 1 to 32 of a-z, 0-9, _ and -", shown(name)),
         );
     }
-    if name == API_KEY_ISSUER {
-        issues.push("issuers.name", place, "the issuer name `apikey` stands for API keys in the injected identity");
-    }
-    if name == AGENT_ISSUER {
-        issues.push(
-            "issuers.name",
-            place,
-            "the issuer name `agent` stands for client certificates in the injected identity",
-        );
-    }
+    check_reserved(name, place, issues);
     if !is_text(&issuer.issuer.value) {
         issues.push("issuers.issuer", place, format!("issuer `{name}` has an `issuer` that no token can carry: it is empty, longer than 512 bytes, or not printable"));
     }
@@ -97,6 +89,22 @@ fn check_issuer(name: &str, issuer: &Issuer, issues: &mut Issues) {
     }
     if let Some(cookie) = &issuer.cookie {
         check_cookie(cookie, issues);
+    }
+}
+
+/// Names that stand for something else where a token has its issuer.
+fn check_reserved(name: &str, place: &std::ops::Range<usize>, issues: &mut Issues) {
+    let stands_for = [
+        (API_KEY_ISSUER, "API keys"),
+        (EXCHANGE_ISSUER, "tokens that API keys bought"),
+        (EMBED_ISSUER, "API keys for embedded pages"),
+        (AGENT_ISSUER, "client certificates"),
+    ];
+    for (reserved, what) in stands_for {
+        if name == reserved {
+            let message = format!("the issuer name `{name}` stands for {what} in the injected identity");
+            issues.push("issuers.name", place, message);
+        }
     }
 }
 

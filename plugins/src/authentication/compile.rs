@@ -11,6 +11,7 @@ use super::{
     check_issuers,
     claims::{self, AudienceForm, Path, is_printable},
     credential::{CookieName, Known},
+    exchange,
 };
 use crate::revocations::{Freshness, UNTIL_EXP_MAX};
 
@@ -27,6 +28,7 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         Some(keys) => failures(&keys.failures, issues),
     };
     check_issuers::check(input.issuers, issues);
+    exchange::check(&input, issues);
     for (name, settings) in input.listeners {
         settings.iter().for_each(|settings| agents::check(name, settings, issues));
     }
@@ -40,11 +42,11 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         return None;
     }
 
-    let issuers = input
-        .issuers
-        .iter()
-        .map(|(name, issuer)| issuer_rule(name, issuer, needs))
-        .collect::<Option<Vec<IssuerRule>>>()?;
+    let written = input.issuers.iter().map(|(name, issuer)| issuer_rule(name, issuer, needs));
+    // After those that are written: routes know each by its index.
+    let exchanged = input.exchange.map(|settings| exchange::issuer_rule(settings, needs));
+    let issuers = written.chain(exchanged).collect::<Option<Vec<IssuerRule>>>()?;
+    let exchange = exchange::rule(input.exchange, input.issuers.len(), issues)?;
     let cookies = input.issuers.values().enumerate().filter_map(|(index, issuer)| {
         issuer.cookie.as_ref().map(|cookie| CookieName { name: cookie.value.clone(), issuer: index })
     });
@@ -69,6 +71,7 @@ pub(super) fn compile(input: Input<'_>, needs: &Needs, issues: &mut Issues) -> O
         needs: needs.clone(),
         settings_generation,
         max_stale,
+        exchange,
     })
 }
 
@@ -118,7 +121,10 @@ fn route_rule(route: &Route<'_>, input: &Input<'_>) -> RouteRule {
     RouteRule {
         name: place.name.clone(),
         absent: if public { Absent::Anonymous } else { Absent::Refused },
-        bearer: names().map(|name| public || accepts(Accept::Jwt(name.clone()))).collect(),
+        bearer: names()
+            .map(|name| public || accepts(Accept::Jwt(name.clone())))
+            .chain(input.exchange.map(|_| public || accepts(Accept::Exchange)))
+            .collect(),
         cookie: names().map(|name| public || accepts(Accept::Cookie(name.clone()))).collect(),
         api_key: public || accepts(Accept::ApiKey),
         certificate: public || accepts(Accept::Certificate),
@@ -151,6 +157,13 @@ fn check_until_exp(route: &Route<'_>, input: &Input<'_>, issues: &mut Issues) {
             let what = format!("tokens of issuer `{name}`, which may live {lifetime}: it is for {most} at most");
             refuse(what, "write max_lifetime = \"5m\" for the issuer, or revocation = \"standard\"");
         }
+    }
+    if let Some(lifetime) = input.exchange.map(|exchange| exchange.lifetime.value)
+        && accepts(&Accept::Exchange)
+        && lifetime > UNTIL_EXP_MAX
+    {
+        let what = format!("tokens of the exchange, which live {lifetime}: it is for {UNTIL_EXP_MAX} at most");
+        refuse(what, "write lifetime = \"5m\" in [exchange], or revocation = \"standard\"");
     }
     if accepts(&Accept::ApiKey) && input.api_keys.is_some() {
         refuse("API keys, which live for months".to_owned(), "write revocation = \"standard\"");
@@ -187,7 +200,7 @@ fn check_route(route: &str, auth: &At<Auth>, input: &Input<'_>, issues: &mut Iss
 fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues) {
     let accepted = || auth.accept.iter().flat_map(|list| &list.value).map(|entry| &entry.value);
     let has_environments = |entry: &Accept| match entry {
-        Accept::ApiKey => true,
+        Accept::ApiKey | Accept::Exchange => true,
         Accept::Certificate => false,
         Accept::Jwt(name) | Accept::Cookie(name) => {
             input.issuers.get(name).is_some_and(|issuer| issuer.claims.environments.is_some())
@@ -203,7 +216,7 @@ fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues
         && !accepted().any(has_environments)
     {
         let message = format!(
-            "route `{route}` names an environment and accepts neither `api_key` nor an issuer with `claims.environments`"
+            "route `{route}` names an environment and accepts neither `api_key` nor `exchange` nor an issuer with `claims.environments`"
         );
         issues.push("auth.environment", &environment.span, message);
     }
@@ -220,6 +233,7 @@ fn check_rights(route: &str, auth: &Auth, input: &Input<'_>, issues: &mut Issues
 fn no_sign_in(entry: &Accept) -> Option<&'static str> {
     match entry {
         Accept::ApiKey => Some("api_key"),
+        Accept::Exchange => Some("exchange"),
         Accept::Certificate => Some("certificate"),
         Accept::Jwt(_) | Accept::Cookie(_) => None,
     }
@@ -230,7 +244,7 @@ fn check_environments(input: &Input<'_>, issues: &mut Issues) {
     for (name, issuer) in input.issuers {
         let Some(claim) = &issuer.claims.environments else { continue };
         let of_this = |entry: &At<Accept>| match &entry.value {
-            Accept::ApiKey | Accept::Certificate => false,
+            Accept::ApiKey | Accept::Exchange | Accept::Certificate => false,
             Accept::Jwt(issuer) | Accept::Cookie(issuer) => issuer == name,
         };
         let asks =
@@ -286,6 +300,16 @@ fn check_accept(route: &str, accept: &At<Vec<At<Accept>>>, input: &Input<'_>, is
                         &entry.span,
                         format!("route `{route}` accepts API keys, and there is no [api_keys]"),
                         "write [api_keys] with a file or a store, and a pepper",
+                    );
+                }
+            }
+            Accept::Exchange => {
+                if input.exchange.is_none() {
+                    issues.push_help(
+                        "auth.no_exchange",
+                        &entry.span,
+                        format!("route `{route}` accepts tokens of the exchange, and there is no [exchange]"),
+                        "write [exchange] with an issuer, a key and the hosts that serve it",
                     );
                 }
             }

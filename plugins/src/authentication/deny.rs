@@ -207,6 +207,8 @@ whys! {
     Environments = "environments malformed",
     /// `cnf` names another certificate than the connection's, or no certificate.
     Confirmation = "cnf cannot be satisfied",
+    /// A token of the exchange that says of its key what no gateway writes.
+    Exchanged = "claims of an exchanged token malformed",
     /// The route does not accept this kind of credential.
     KindNotAccepted = "kind of credential not accepted here",
     /// An `Authorization` scheme that is not `Bearer`.

@@ -7,8 +7,8 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use portcullis_api::{Environment, Role, Scope, TenantId, UnixSeconds};
 
-use super::{api_key_uses::KeyUses, certificate::thumbprint};
-use crate::{reserved, revocations::Revocable};
+use super::{api_key_uses::KeyUses, filters::Filters, told::told};
+use crate::revocations::Revocable;
 
 /// A verified caller.
 pub struct Identity {
@@ -43,6 +43,8 @@ pub(super) struct Parts {
     /// When the user signed in.
     pub(super) auth_time: Option<UnixSeconds>,
     pub(super) environments: Environments,
+    /// Which data it may see; `None` is all of its tenant's.
+    pub(super) filters: Option<Filters>,
 }
 
 /// Where its role holds.
@@ -61,17 +63,20 @@ pub enum Kind {
     User,
     /// The holder of an API key.
     ApiKey,
+    /// The holder of an API key that is for pages others show: it is told which data it may show by its filters.
+    Embed,
     /// Whoever a client certificate names.
     Agent,
 }
 
 impl Kind {
-    /// As injected: `user`, `apikey` or `agent`.
+    /// As injected: `user`, `apikey`, `embed` or `agent`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::ApiKey => "apikey",
+            Self::Embed => "embed",
             Self::Agent => "agent",
         }
     }
@@ -154,7 +159,7 @@ impl Identity {
         self.parts.auth_time
     }
 
-    /// The fields that tell an upstream who calls: names of [`reserved`] and their values, without the tenant, which is
+    /// The fields that tell an upstream who calls: names of [`crate::reserved`] and their values, without the tenant, which is
     /// the request's. Written once, when the credential is verified, and not for each request that repeats it.
     ///
     /// # Errors
@@ -215,6 +220,18 @@ impl Identity {
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         self.parts.key_id.as_deref()
+    }
+
+    /// Whether it is a token that an API key bought.
+    #[must_use]
+    pub fn is_exchanged(&self) -> bool {
+        self.key_id().is_some() && self.credential() == Credential::Bearer
+    }
+
+    /// Which data it may see; `None` is all of its tenant's.
+    #[must_use]
+    pub fn filters(&self) -> Option<&Filters> {
+        self.parts.filters.as_ref()
     }
 
     /// Where the credential came from.
@@ -285,6 +302,7 @@ impl Identity {
             signed_by: None,
             auth_time: None,
             environments: Environments::Any,
+            filters: None,
         })
     }
 
@@ -313,51 +331,15 @@ impl Identity {
         // Subject and scopes stand in the headers once more, at worst percent-encoded.
         let told = self.told.iter().flatten().fold(0usize, |sum, (_, value)| sum.saturating_add(value.len()));
         let texts = texts.saturating_add(scopes).saturating_add(told);
-        let texts = texts.saturating_add(self.revocable().weight());
+        // Spelled, and as terms.
+        let filters = self.filters().map_or(0, |filters| filters.as_str().len().saturating_mul(4));
+        let texts = texts.saturating_add(self.revocable().weight()).saturating_add(filters);
         let elsewhere = match &self.parts.environments {
             Environments::Any => 0,
             Environments::Each(each) => each.iter().fold(0usize, |sum, (_, one)| sum.saturating_add(one.weight())),
         };
         texts.saturating_add(self.tenant().as_str().len()).saturating_add(elsewhere).saturating_add(768)
     }
-}
-
-fn told(parts: &Parts) -> Result<Vec<(&'static str, HeaderValue)>, InvalidHeaderValue> {
-    let Parts {
-        tenant: _,
-        issuer,
-        subject,
-        kind,
-        role,
-        scopes,
-        environment,
-        key_id: _,
-        credential: _,
-        expires: _,
-        jti: _,
-        certificate,
-        bound: _,
-        revocable: _,
-        uses: _,
-        signed_by: _,
-        auth_time: _,
-        environments: _,
-    } = parts;
-    let subject = HeaderValue::from_str(&reserved::percent_encode_value(&format!("{issuer}:{subject}")))?;
-    let mut told = vec![(reserved::SUBJECT, subject), (reserved::KIND, HeaderValue::from_static(kind.as_str()))];
-    if let Some(role) = role {
-        told.push((reserved::ROLE, HeaderValue::from_static(role.as_str())));
-    }
-    if let Some(environment) = environment {
-        told.push((reserved::ENV, HeaderValue::from_str(environment.as_str())?));
-    }
-    if let Some(scopes) = reserved::scopes_value(scopes) {
-        told.push((reserved::SCOPES, HeaderValue::from_str(&scopes)?));
-    }
-    if let Some(certificate) = certificate {
-        told.push((reserved::AGENT_CERT, HeaderValue::from_str(&format!("sha256:{}", thumbprint(certificate)))?));
-    }
-    Ok(told)
 }
 
 /// Without the subject: it is a person's name at some issuers.

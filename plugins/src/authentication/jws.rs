@@ -14,7 +14,7 @@ use super::{
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8192;
 const HEADER_BYTES_MAX: usize = 1024;
-const PAYLOAD_BYTES_MAX: usize = 6 * 1024;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 6 * 1024;
 /// What the largest key (RSA, 8192 bits) makes.
 const SIGNATURE_BYTES_MAX: usize = 1024;
 const KID_BYTES_MAX: usize = 128;

@@ -23,6 +23,9 @@ use super::{
 pub const JWKS_BYTES_MAX: usize = 256 * 1024;
 const KEYS_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 32;
+/// What a secret of our own is named by: its MAC over this, which tells nothing of it.
+const OWN_KID: &[u8] = b"portcullis kid";
+const OWN_KID_CHARS: usize = 12;
 
 /// What comes of asking for a key that is not in the set.
 pub type Renewing<'a> = Pin<Box<dyn Future<Output = Result<(), CannotTell>> + Send + 'a>>;
@@ -108,6 +111,9 @@ pub enum KeySetError {
     /// Too short a secret.
     #[error("the secret has {0} bytes; at least {SECRET_BYTES_MIN} random bytes are needed")]
     SecretTooShort(usize),
+    /// One of several secrets twice.
+    #[error("a secret stands there twice")]
+    SecretTwice,
     /// A secret that can be guessed.
     #[error("the secret can be guessed: {0}; write at least {SECRET_BYTES_MIN} random bytes")]
     SecretWeak(&'static str),
@@ -162,6 +168,30 @@ impl KeySet {
             return Err(KeySetError::SecretWeak(why));
         }
         Ok(Self::shared(bytes))
+    }
+
+    /// Secrets that sign too, the newest first. A token names its secret by what no two of them share.
+    ///
+    /// # Errors
+    /// [`KeySetError`] when one is shorter than 32 bytes, can be guessed, or stands there twice.
+    pub fn from_own_secrets(newest: &Secret, older: &[Secret]) -> Result<Self, KeySetError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for secret in std::iter::once(newest).chain(older) {
+            let Self { keys: one, .. } = Self::from_secret(secret)?;
+            let name = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.expose()), OWN_KID);
+            let kid: String = portcullis_api::hex(name.as_ref()).chars().take(OWN_KID_CHARS).collect();
+            if keys.iter().any(|key| key.kid.as_ref() == Some(&kid)) {
+                return Err(KeySetError::SecretTwice);
+            }
+            keys.extend(one.into_iter().map(|key| Key { kid: Some(kid.clone()), ..key }));
+        }
+        let generation = generation(&keys);
+        Ok(Self { keys, naming: Naming::ByKid, generation, warnings: Vec::new() })
+    }
+
+    /// The key that signs, of secrets of our own.
+    pub(super) fn newest(&self) -> Option<&Key> {
+        self.keys.first()
     }
 
     pub(super) fn shared(bytes: &[u8]) -> Self {
@@ -231,6 +261,14 @@ impl KeySet {
 }
 
 impl Key {
+    /// Signs, where it is a secret.
+    pub(super) fn sign(&self, message: &[u8]) -> Option<hmac::Tag> {
+        match &self.verifier {
+            Verifier::Public(_) => None,
+            Verifier::Shared(key) => Some(hmac::sign(key, message)),
+        }
+    }
+
     /// Verifies a signature over `message`.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Why> {
         let verified = match &self.verifier {

@@ -232,6 +232,23 @@ fn jwt_20_a_secret_is_long_and_not_guessable() {
 }
 
 #[test]
+fn the_newest_of_our_own_secrets_signs_and_each_verifies_what_names_it() {
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let (new, old) = (secret("k3f9Zq0vT7mWc2Xb8LpR5sYd1HnJ6gUe"), secret("Q0vT7mWc2Xb8LpR5sYd1HnJ6gUek3f9Z"));
+    let set = KeySet::from_own_secrets(&new, std::slice::from_ref(&old)).unwrap();
+    let before = KeySet::from_own_secrets(&old, &[]).unwrap();
+    for signer in [set.newest().unwrap(), before.newest().unwrap()] {
+        let signature = signer.sign(b"message").unwrap();
+        let found = set.select(signer.kid.as_deref(), Algorithm::HS256).unwrap();
+        assert_eq!(found.verify(b"message", signature.as_ref()), Ok(()));
+    }
+    assert_ne!(set.newest().unwrap().kid, before.newest().unwrap().kid);
+    assert!(set.select(None, Algorithm::HS256).is_err(), "nobody tries one after the other");
+    assert_eq!(KeySet::from_own_secrets(&new, std::slice::from_ref(&new)).map(|_| ()), Err(KeySetError::SecretTwice));
+    assert!(KeySet::from_own_secrets(&secret("short"), &[]).is_err());
+}
+
+#[test]
 fn a_shared_secret_verifies_hs256_only_whatever_the_kid() {
     let set = KeySet::from_secret(&Secret::new(b"k3f9Zq0vT7mWc2Xb8LpR5sYd1HnJ6gUe".to_vec())).unwrap();
     assert!(set.select(None, Algorithm::HS256).is_ok());

@@ -12,6 +12,7 @@ mod agents;
 mod api_key_check;
 mod api_key_file;
 mod api_key_issue;
+mod api_key_kind;
 mod api_key_ledger;
 mod api_key_pepper;
 mod api_key_record;
@@ -27,6 +28,8 @@ mod connection;
 mod credential;
 mod deny;
 mod discovery;
+pub mod exchange;
+mod filters;
 mod identity;
 mod jwk;
 mod jws;
@@ -37,6 +40,7 @@ mod settings;
 mod standing;
 pub(crate) mod strict_json;
 mod token;
+mod told;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -50,6 +54,7 @@ pub(crate) use agents::is_agent_subject;
 pub use agents::{AGENT_ISSUER, Agent, AgentName, CertificateMode, ClientCertificates, UriPattern, UriPatternError};
 pub use api_key_file::{ApiKeyFileError, RECORDS_MAX, list_records};
 pub use api_key_issue::{IssueRequest, Issued, LIFETIME_DEFAULT_S, add_record, issue, revoke_record};
+pub use api_key_kind::KeyKind;
 pub use api_key_ledger::{BadRow, Ledger, Made, OVERLAP_DEFAULT_S, OVERLAP_MAX_S, RotateRequest, Row};
 pub use api_key_pepper::{PEPPERS_MAX, Peppers};
 pub use api_key_record::LIFETIME_MAX_S;
@@ -66,6 +71,7 @@ pub use credential::{X_API_KEY, credential_headers, sets_cookie, strip_cookie, s
 pub(crate) use deny::MALFORMED_CHALLENGE;
 pub use deny::{Ambiguity, Deny, INVALID, MALFORMED, REQUIRED, STALE, Why};
 pub use discovery::{DiscoveryError, jwks_uri};
+pub use filters::{FILTERS_BYTES_MAX, Filters, FiltersError, TERMS_MAX};
 pub use identity::{API_KEY_ISSUER, Authenticated, Caller, Credential, Identity, Kind};
 pub use jws::TOKEN_BYTES_MAX;
 pub(crate) use jws::is_kid;
@@ -89,6 +95,8 @@ pub struct Input<'d> {
     pub issuers: &'d BTreeMap<String, Issuer>,
     /// `[api_keys]`.
     pub api_keys: Option<&'d ApiKeys>,
+    /// `[exchange]`.
+    pub exchange: Option<&'d exchange::ExchangeSettings>,
     /// Each listener's name and `client_certificates`, in the order of their indexes.
     pub listeners: &'d [(&'d str, Option<&'d ClientCertificates>)],
     /// Each route.
@@ -147,6 +155,7 @@ pub struct Authentication {
     needs: Needs,
     settings_generation: u64,
     max_stale: MaxStale,
+    exchange: Option<exchange::Rule>,
 }
 
 /// One issuer, compiled.
@@ -293,6 +302,7 @@ impl Authentication {
                 });
             }
         };
+        let verified = verified.and_then(|identity| self.held(identity, route, now));
         let verified = verified.and_then(|identity| self.unrevoked(identity));
         let known = verified.and_then(|identity| self.known(route.freshness).map(|()| identity));
         match known.and_then(|identity| self.permitted(identity, &sees, route, now)) {

@@ -182,7 +182,7 @@ impl<'de> Deserialize<'de> for KeyStoreAt {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// `jwt:ISSUER` (Bearer), `cookie:ISSUER`, `api_key`, `certificate`.
+    /// `jwt:ISSUER` (Bearer), `cookie:ISSUER`, `api_key`, `exchange`, `certificate`.
     pub accept: Option<At<Vec<At<Accept>>>>,
     /// Why this route needs no credential. A credential that is present must still be valid.
     pub public: Option<At<String>>,
@@ -222,6 +222,8 @@ pub enum Accept {
     Cookie(String),
     /// `api_key`: in `Authorization: Bearer` or `X-Api-Key`.
     ApiKey,
+    /// `exchange`: a Bearer token that an API key bought, see `[exchange]`.
+    Exchange,
     /// `certificate`: of the connection, on listeners that ask for one.
     Certificate,
 }
@@ -231,11 +233,12 @@ impl<'de> Deserialize<'de> for Accept {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
             None if text == "api_key" => Ok(Self::ApiKey),
+            None if text == "exchange" => Ok(Self::Exchange),
             None if text == "certificate" => Ok(Self::Certificate),
             Some(("jwt", issuer)) if !issuer.is_empty() => Ok(Self::Jwt(issuer.to_owned())),
             Some(("cookie", issuer)) if !issuer.is_empty() => Ok(Self::Cookie(issuer.to_owned())),
             Some(_) | None => Err(serde::de::Error::custom(format!(
-                "`{text}` is no kind of credential: write `jwt:ISSUER`, `cookie:ISSUER`, `api_key` or `certificate`"
+                "`{text}` is no kind of credential: write `jwt:ISSUER`, `cookie:ISSUER`, `api_key`, `exchange` or `certificate`"
             ))),
         }
     }

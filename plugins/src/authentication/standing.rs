@@ -52,10 +52,13 @@ impl Authentication {
     #[must_use]
     pub fn ends(&self, identity: &Identity, certificate: Option<&Shown<'_>>) -> Option<UnixSeconds> {
         let credential = match identity.kind() {
-            Kind::ApiKey => self.needs.api_keys.table.load().expires(identity),
-            Kind::User | Kind::Agent => identity.expires(),
+            Kind::ApiKey | Kind::Embed => self.needs.api_keys.table.load().expires(identity),
+            Kind::User | Kind::Agent => None,
         };
-        [credential, certificate.map(|shown| shown.certificate.not_after())].into_iter().flatten().min()
+        [credential, identity.expires(), certificate.map(|shown| shown.certificate.not_after())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How long what is known of revocations may go without being confirmed.
@@ -80,28 +83,18 @@ impl Authentication {
             return Ok(Verdict::Deny(Deny::Invalid { why, issuer: None }));
         }
         let stands = match identity.kind() {
-            Kind::ApiKey => {
+            Kind::ApiKey | Kind::Embed => {
                 let table = self.needs.api_keys.table.load();
                 if let Some(why) = table.why_away() {
                     return Err(fault(format!("the store of API keys: {why}")));
                 }
-                table.stands(identity, now)
+                let issuer = self.exchange.as_ref().and_then(|exchange| self.issuers.get(exchange.issuer));
+                match (table.stands(identity, now), issuer) {
+                    (Ok(()), issuer) if identity.is_exchanged() => signed(issuer, identity, now)?,
+                    (stands, _) => stands,
+                }
             }
-            Kind::User => match self.issuer_of(identity) {
-                None => Err(Why::IssuerUnknown),
-                Some(issuer) => match &**issuer.keys.load() {
-                    KeySetState::Missing { why } => {
-                        return Err(fault(format!("no key set of issuer {}: {why}", issuer.name)));
-                    }
-                    KeySetState::Ready(keys) if !identity.signed_by().is_some_and(|key| keys.has(key)) => {
-                        Err(Why::KidUnknown)
-                    }
-                    KeySetState::Ready(_) if identity.expires().is_none_or(|expires| now >= expires) => {
-                        Err(Why::Expired)
-                    }
-                    KeySetState::Ready(_) => Ok(()),
-                },
-            },
+            Kind::User => signed(self.issuer_of(identity), identity, now)?,
             Kind::Agent => self.names(certificate, identity, now),
         };
         let stands = stands.map_err(|why| ended(identity, why));
@@ -136,10 +129,21 @@ impl Authentication {
     }
 }
 
+/// Whether a token would verify now, with the keys that its issuer has.
+fn signed(issuer: Option<&IssuerRule>, identity: &Identity, now: UnixSeconds) -> Result<Result<(), Why>, Fault> {
+    let Some(issuer) = issuer else { return Ok(Err(Why::IssuerUnknown)) };
+    Ok(match &**issuer.keys.load() {
+        KeySetState::Missing { why } => return Err(fault(format!("no key set of issuer {}: {why}", issuer.name))),
+        KeySetState::Ready(keys) if !identity.signed_by().is_some_and(|key| keys.has(key)) => Err(Why::KidUnknown),
+        KeySetState::Ready(_) if identity.expires().is_none_or(|expires| now >= expires) => Err(Why::Expired),
+        KeySetState::Ready(_) => Ok(()),
+    })
+}
+
 fn ended(identity: &Identity, why: Why) -> Failure {
     let issuer = match identity.kind() {
         Kind::User => Some(identity.issuer().into()),
-        Kind::ApiKey | Kind::Agent => None,
+        Kind::ApiKey | Kind::Embed | Kind::Agent => None,
     };
     Failure::Denied(Deny::Invalid { why, issuer })
 }

@@ -91,6 +91,12 @@ pub(crate) fn parse(bytes: &[u8], limits: Limits) -> Result<Json, JsonError> {
     Ok(value)
 }
 
+/// As [`parse`], of what another parser reads.
+pub(crate) fn from<'de, D: Deserializer<'de>>(deserializer: D, limits: Limits) -> Result<Json, D::Error> {
+    let budget = Budget { limits, members: Cell::new(0), why: Cell::new(JsonError::Syntax) };
+    Seed { budget: &budget, depth: 0 }.deserialize(deserializer)
+}
+
 struct Budget {
     limits: Limits,
     members: Cell<u32>,

@@ -10,7 +10,7 @@ use super::{
     caller::{identity_of, revocable},
     claims,
     deny::Why,
-    fault,
+    exchange, fault,
     identity::{Credential, Identity},
     jws::{self, TOKEN_BYTES_MAX},
     keys::KeySetState,
@@ -64,8 +64,15 @@ impl Authentication {
                 }
             })?;
         let expires = claims.expires;
-        let revocable = revocable(issuer, &claims, kid, jws.signing_input);
-        let identity = Arc::new(identity_of(issuer, claims, (credential, signed_by), revocable));
+        let exchanged = self.exchange.as_ref().is_some_and(|exchange| exchange.issuer == index);
+        let holder = exchanged.then(|| exchange::claims_of(&jws.payload, &claims)).transpose();
+        let holder = holder.map_err(|why| self.no(index, why))?;
+        let api_key = holder.as_ref().map(exchange::Holder::target);
+        let revocable = revocable(issuer, &claims, kid, api_key, jws.signing_input);
+        let identity = Arc::new(match holder {
+            Some(holder) => holder.identity(claims, signed_by, revocable),
+            None => identity_of(issuer, claims, (credential, signed_by), revocable),
+        });
         self.needs.cache.insert(
             key,
             cache::Entry {

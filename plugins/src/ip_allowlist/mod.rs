@@ -87,6 +87,14 @@ pub struct Sees {
     pub route: RouteId,
 }
 
+impl IpAllowlist {
+    /// Whether the site's list lets this client in: for what the gateway answers itself, on no route.
+    #[must_use]
+    pub fn site(&self, client: ClientIp) -> Verdict<(), Deny> {
+        if self.site.contains(client.ip()) { Verdict::Pass(()) } else { Verdict::Deny(Deny::NotListed(Layer::Site)) }
+    }
+}
+
 impl Control for IpAllowlist {
     const NAME: ControlName = NAME;
     type Settings<'d> = Scoped<'d, Settings, Tenant>;

@@ -2,6 +2,7 @@
 
 mod claims;
 mod credentials;
+mod exchange;
 mod fields;
 mod found;
 mod headers;

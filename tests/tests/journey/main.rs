@@ -7,6 +7,8 @@ mod bodies;
 mod costs;
 mod doctor;
 mod edge;
+mod exchange;
+mod exchange_filters;
 mod identity;
 mod in_flight;
 mod keysets;

@@ -5,10 +5,10 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use portcullis_api::{Cidrs, Clock, Environment, Millis, Role, Scope, Secret, SecretRef, TenantId};
-use portcullis_plugins::authentication::{self, IssueRequest, Issued, Peppers, RotateRequest};
+use portcullis_plugins::authentication::{self, Filters, IssueRequest, Issued, KeyKind, Peppers, RotateRequest};
 
 use super::{key_sets, say};
 use crate::{assertions, boot, clock::SystemClock};
@@ -123,6 +123,16 @@ pub(super) struct Issue {
     /// A name for people; of a store, one that no other active key of the tenant has.
     #[arg(long)]
     name: Option<String>,
+    /// What it is for, `service` or `embed`; a service when not given. An embed key has filters and no role above viewer.
+    #[arg(long)]
+    kind: Option<String>,
+    /// A term that what its holder sees must fulfil, as JSON, e.g. `{"f":"region","op":"in","v":["eu"]}`; may be given
+    /// several times, and all must hold.
+    #[arg(long = "filter", conflicts_with = "filters_file")]
+    filters: Vec<String>,
+    /// A file of such filters, `{"v":1,"all":[…]}`.
+    #[arg(long)]
+    filters_file: Option<PathBuf>,
     /// A network that it may be used from; may be given several times. From anywhere when not given.
     #[arg(long = "cidr")]
     cidrs: Vec<String>,
@@ -218,6 +228,11 @@ impl Issue {
         if let Some(settled) = &settled {
             known_routes(&self.routes, settled)?;
         }
+        let kind = match &self.kind {
+            None => None,
+            Some(name) => Some(KeyKind::named(name).ok_or_else(|| anyhow!("`{name}` is no kind: service or embed"))?),
+        };
+        let filters = filters(&self.filters, self.filters_file.as_deref())?;
         let cidrs = serde_json::from_value::<Cidrs>(serde_json::json!(self.cidrs))?;
         let request = IssueRequest {
             brand,
@@ -230,12 +245,31 @@ impl Issue {
             cidrs: (!self.cidrs.is_empty()).then_some(cidrs),
             routes: (!self.routes.is_empty()).then_some(self.routes),
             created_by: by,
+            kind,
+            filters,
         };
         match kept {
             Kept::File(file) => say(&file.issue(request)?),
             Kept::Store(store) => say(&store.issue(request, SystemClock::start().unix())?),
         }
     }
+}
+
+/// The terms of the command line or of a file.
+fn filters(terms: &[String], file: Option<&Path>) -> anyhow::Result<Option<Filters>> {
+    if let Some(file) = file {
+        let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        return Ok(Some(Filters::parse(&text).with_context(|| file.display().to_string())?));
+    }
+    let mut all: Option<Filters> = None;
+    for text in terms {
+        let term = Filters::term(text.as_bytes()).with_context(|| text.escape_default().to_string())?;
+        all = Some(match all {
+            None => term,
+            Some(all) => all.and(&term)?,
+        });
+    }
+    Ok(all)
 }
 
 fn of_store(config: &Path) -> anyhow::Result<store::KeyStore> {

@@ -66,6 +66,7 @@ pub(in crate::authentication) struct Doc {
     #[serde(default)]
     pub(in crate::authentication) issuers: BTreeMap<String, Issuer>,
     pub(in crate::authentication) api_keys: Option<ApiKeys>,
+    pub(in crate::authentication) exchange: Option<exchange::ExchangeSettings>,
     #[serde(default)]
     pub(in crate::authentication) routes: BTreeMap<String, At<Auth>>,
     #[serde(default)]
@@ -133,8 +134,14 @@ pub(in crate::authentication) fn compile(text: &str, needs: &Needs, issues: &mut
         })
         .collect();
     let max_stale = doc.max_stale.as_ref().unwrap_or(&max_stale);
-    let input =
-        Input { issuers: &doc.issuers, api_keys: doc.api_keys.as_ref(), listeners: &[], routes: &routes, max_stale };
+    let input = Input {
+        issuers: &doc.issuers,
+        api_keys: doc.api_keys.as_ref(),
+        exchange: doc.exchange.as_ref(),
+        listeners: &[],
+        routes: &routes,
+        max_stale,
+    };
     Authentication::compile(input, needs, issues)
 }
 
@@ -172,6 +179,8 @@ impl Rig {
             cidrs: None,
             routes: None,
             created_by: None,
+            kind: None,
+            filters: None,
         };
         let mut fill = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).unwrap();
         let issued = issue(request, &pepper, &mut fill, NOW).unwrap();
