@@ -214,7 +214,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if let Err(rejection) = streams::passed(&self.0, session, trip) {
             *body = None;
-            return Err(no_longer(trip, rejection));
+            return Err(no_longer(trip, *rejection));
         }
         trip.carry(0, body);
         if session.was_upgraded() {
@@ -244,7 +244,7 @@ impl ProxyHttp for Proxy {
             return answer::take_over_interim(head);
         }
         if let Err(rejection) = streams::begin(&self.0, session, head, trip) {
-            return Err(no_longer(trip, rejection));
+            return Err(no_longer(trip, *rejection));
         }
         trip.answer.status = head.status.as_u16();
         trip.attempts.head_ms = trip.attempts.started.map(|at| at.elapsed().as_secs_f64() * 1000.0);
@@ -276,7 +276,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         if let Err(rejection) = streams::passed(&self.0, session, trip) {
             *body = None;
-            return Err(no_longer(trip, rejection));
+            return Err(no_longer(trip, *rejection));
         }
         trip.carry(1, body);
         // Before the client has the last piece: with its next request it may ask for the slot of this one.
@@ -472,8 +472,8 @@ fn over(trip: &mut Trip, bytes: u64, max: u64, shadow: bool) -> Result<(), Box<R
 }
 
 /// Whoever the exchange is of would not be let in any more.
-fn no_longer(trip: &mut Trip, rejection: Box<Rejection>) -> Box<Error> {
-    trip.refused_late = Some(*rejection);
+fn no_longer(trip: &mut Trip, rejection: Rejection) -> Box<Error> {
+    trip.refused_late = Some(rejection);
     Error::explain(ErrorType::HTTPStatus(401), "no longer let in").into_down()
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn begin(
     let Some((identity, route)) = whose(trip) else { return Ok(()) };
     if trip.started.elapsed() >= LONG {
         let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
-        refused.map_err(|refused| noted(refused, trip))?;
+        refused.map_err(|refused| noted(*refused, trip))?;
     } else if !goes_on(head, trip) {
         return Ok(());
     }
@@ -101,14 +101,13 @@ pub(crate) fn passed(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip)
     }
     let Some((identity, route)) = whose(trip) else { return Ok(()) };
     let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
-    refused.map_err(|refused| noted(refused, trip))?;
+    refused.map_err(|refused| noted(*refused, trip))?;
     follow(gateway, session, trip, (identity, route));
     Ok(())
 }
 
 /// A refusal of what goes on, in the trail.
-fn noted(refused: Box<(Rejection, Outcome)>, trip: &mut Trip) -> Box<Rejection> {
-    let (rejection, outcome) = *refused;
+fn noted((rejection, outcome): (Rejection, Outcome), trip: &mut Trip) -> Box<Rejection> {
     trip.trail.refused(&rejection, outcome, Mode::Enforce);
     Box::new(rejection)
 }

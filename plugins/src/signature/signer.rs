@@ -19,7 +19,7 @@ pub struct Signer {
 }
 
 enum Key {
-    HmacSha256(hmac::Key),
+    HmacSha256(Box<hmac::Key>),
     Ed25519(Box<Ed25519KeyPair>),
 }
 
@@ -37,7 +37,7 @@ impl Signer {
     pub fn hmac_sha256(secret: &[u8], keyid: String) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let fingerprint = hmac::sign(&key, b"portcullis key fingerprint").as_ref().to_vec();
-        Self { key: Key::HmacSha256(key), keyid, fingerprint }
+        Self { key: Key::HmacSha256(Box::new(key)), keyid, fingerprint }
     }
 
     /// With an unencrypted PKCS#8 document.
