@@ -130,7 +130,8 @@ fn a_revocation_that_would_revoke_nothing_is_refused() {
         (&["issuer", "mian"], "no issuer is called `mian`"),
         (&["tenant", "acme", "--issuer", "main"], "`tenant` is of no issuer"),
         (&["api_key", "short"], "no credential can have this `api_key`"),
-        (&["cert", "00"], "no credential can have this `cert`"),
+        (&["cert", "00"], "that is no certificate"),
+        (&["sub", "billing-7", "--issuer", "agent"], "an agent's `sub` is TENANT:AGENT"),
         (&["user", "u"], "`user` is nothing that can be revoked: write one of jti, token, sid"),
         (&["token", "abc"], "a token is read from standard input"),
     ] {
