@@ -224,6 +224,42 @@ fn a_revocation_that_is_written_and_not_in_force_is_not_answered_for() {
 }
 
 #[test]
+fn a_revocation_is_heard_while_a_reload_waits_for_an_issuer() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = portcullis_tests::jwks::JwksServer::scripted(move |_| {
+        // Until the test has seen it, or is over.
+        let _over = held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+        portcullis_tests::Reply::with(503, &[], "")
+    });
+    let ca = |setup: Setup| {
+        let bundle = setup.path("tls/ca.pem").display().to_string();
+        setup.environment("SSL_CERT_FILE", &bundle)
+    };
+    let gateway = ca(setup()).start();
+    let key = issue(&gateway, "one", &[]);
+    becomes(&gateway, &key, 200);
+    let reloads = || gateway.metric("portcullis_config_reloads_total", &[]).unwrap_or(0.0);
+    let before = reloads();
+    let text = fs::read_to_string(gateway.setup().path("portcullis.toml")).expect("it is there");
+    let mut document: toml::Table = toml::from_str(&text).expect("TOML");
+    let main = document["issuers"]["main"].as_table_mut().expect("a table");
+    let keys = toml::Table::from_iter([("jwks_url".to_owned(), slow.url().into())]);
+    main.insert("keys".to_owned(), keys.into());
+    main.insert("private_networks".to_owned(), vec!["127.0.0.0/8", "::1"].into());
+    fs::write(gateway.setup().path("portcullis.toml"), toml::to_string(&document).expect("TOML"))
+        .expect("it is written");
+    gateway.signal("HUP");
+    wait_for("the reload to ask the issuer", || (slow.asked() > 0).then_some(()));
+    words(gateway.cli(&["keys", "revoke", id(&key)]));
+    becomes(&gateway, &key, 401);
+    assert_eq!(reloads(), before, "and the reload is still on");
+    drop(release);
+    wait_for("the reload to end", || (reloads() > before).then_some(()));
+    assert_eq!(status(&gateway, &key), 401);
+}
+
+#[test]
 fn a_store_that_is_away_is_believed_for_a_while_and_then_nobody_is() {
     let gateway = setup().with("[api_keys]\nmax_stale = \"2s\"").start();
     let key = issue(&gateway, "one", &[]);
