@@ -81,14 +81,12 @@ impl ApiKeys {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) async fn prepare(&self, settled: &Settled) -> anyhow::Result<Next> {
-        match (&self.store, settled.api_keys.as_ref().map(|spec| (spec, &spec.source))) {
+    pub(crate) async fn prepare(&self, spec: Option<&ApiKeysSpec>) -> anyhow::Result<Next> {
+        match (&self.store, spec.map(|spec| (spec, &spec.source))) {
             (Some(store), Some((spec, ApiKeySource::Store(of)))) => {
                 store.prepare(spec, of).await.map(Next::Store).map_err(|why| unread(format!("{why:#}")))
             }
-            (None, Some((_, ApiKeySource::File(_))) | None) => {
-                self.file.read(settled.api_keys.as_ref()).map(Next::File).map_err(unread)
-            }
+            (None, Some((_, ApiKeySource::File(_))) | None) => self.file.read(spec).map(Next::File).map_err(unread),
             (Some(_), Some((_, ApiKeySource::File(_))) | None) | (None, Some((_, ApiKeySource::Store(_)))) => {
                 Err(anyhow!("API keys move into a store, or out of it, with a restart only"))
             }

@@ -238,20 +238,21 @@ impl Runtime {
         }
         // Everything is made ready before anything is in force: a refused reload leaves no trace.
         let key_sets = Arc::new(self.key_sets.prepare(&settled.issuers).map_err(|failed| unusable(&failed))?);
-        let api_keys = self.api_keys.prepare(&settled).await?;
         let needs = controls::Needs { key_sets: key_sets.clone(), ..self.needs.clone() };
         let controls = compile(&document, &needs)?;
         key_sets.first().await;
         let rings = self.assertions.prepare(settled.assertion.as_ref(), self.gateway.clock.now())?;
         let generation = self.gateway.snapshot.load().generation.saturating_add(1);
         let (tables, clients) = (self.certificates.build(&settled)?, ClientTrusts::read(&settled)?);
-        let expiries = expiries(&settled);
+        let (expiries, api_keys) = (expiries(&settled), settled.api_keys.clone());
         let snapshot = Snapshot::build(generation, settled, snapshot::cookies(&document), controls, rings.clone())
             .map_err(|error| anyhow!("{error}"))?;
         // The servers are looked up and checked before the first request asks for one.
         for upstream in &snapshot.upstreams {
             upstream.refresh(&self.gateway.metrics).await;
         }
+        // Last, with nothing to wait for after it: from here on no revoked key is heard of until the adoption.
+        let api_keys = self.api_keys.prepare(api_keys.as_ref()).await?;
         self.key_sets.adopt(&key_sets);
         self.api_keys.adopt(api_keys);
         self.certificates.replace(tables, clients);

@@ -5,14 +5,14 @@
 use http::{Method, Response, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use portcullis_api::{Cidrs, Clock as _, Environment, Millis, Role, Scope, TenantId};
-use portcullis_plugins::authentication::{Filters, IssueRequest, KeyKind, Made, RotateRequest, Row};
+use portcullis_plugins::authentication::{Filters, IssueRequest, KeyKind, RotateRequest, Row};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{json as page, revocations::body};
 use crate::{
     boot::Runtime,
-    key_store::{KeyStoring, Of, StoreError, issue, revoke, rotate},
+    key_store::{Changed, KeyStoring, Of, StoreError, issue, revoke, rotate},
 };
 
 /// Those that are listed at once.
@@ -52,6 +52,8 @@ struct Ending {
     by: String,
 }
 
+/// What is answered.
+type Told = (StatusCode, Value);
 /// What is answered instead.
 type Wrong = (StatusCode, String);
 
@@ -75,12 +77,12 @@ pub(super) async fn answer(
         _ => Err((StatusCode::METHOD_NOT_ALLOWED, "GET lists and shows; POST issues, rotates and revokes".to_owned())),
     };
     match done {
-        Ok(answer) => page(StatusCode::OK, &answer),
+        Ok((status, answer)) => page(status, &answer),
         Err((status, why)) => page(status, &json!({ "error": why })),
     }
 }
 
-async fn list(runtime: &Runtime, store: &KeyStoring, query: &str) -> Result<Value, Wrong> {
+async fn list(runtime: &Runtime, store: &KeyStoring, query: &str) -> Result<Told, Wrong> {
     let rows = match tenant(query)? {
         Some(tenant) => store.rows(Of::Tenant(tenant)).await,
         None => store.all().await,
@@ -88,19 +90,19 @@ async fn list(runtime: &Runtime, store: &KeyStoring, query: &str) -> Result<Valu
     let (rows, now, ledger) = (rows.map_err(wrong)?, runtime.gateway.clock.unix(), store.ledger());
     let keys: Vec<Value> = rows.iter().take(LISTED_MAX).map(|row| ledger.show(row, now)).collect();
     let left_out = rows.len().saturating_sub(keys.len());
-    Ok(json!({ "keys": keys, "left_out": left_out }))
+    Ok((StatusCode::OK, json!({ "keys": keys, "left_out": left_out })))
 }
 
-async fn one(runtime: &Runtime, store: &KeyStoring, id: &str, query: &str) -> Result<Value, Wrong> {
+async fn one(runtime: &Runtime, store: &KeyStoring, id: &str, query: &str) -> Result<Told, Wrong> {
     let tenant = tenant(query)?;
     let rows = store.rows(Of::Key(id.to_owned())).await.map_err(wrong)?;
     // Another tenant's key is no key.
     let row: Option<&Row> = rows.first().filter(|row| tenant.is_none_or(|tenant| tenant == row.tenant));
     let row = row.ok_or_else(|| (StatusCode::NOT_FOUND, "no such key".to_owned()))?;
-    Ok(store.ledger().show(row, runtime.gateway.clock.unix()))
+    Ok((StatusCode::OK, store.ledger().show(row, runtime.gateway.clock.unix())))
 }
 
-async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession) -> Result<Value, Wrong> {
+async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession) -> Result<Told, Wrong> {
     let Asked { tenant, name, env, role, scopes, cidrs, routes, expires, created_by, kind, filters } =
         asked(session).await?;
     known_routes(runtime, routes.as_deref().unwrap_or_default())?;
@@ -124,7 +126,8 @@ async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSessi
         filters,
     };
     let now = runtime.gateway.clock.unix();
-    let made = store.change(Of::Tenant(tenant.to_string()), issue(ledger, request, now)).await.map_err(wrong)?;
+    let change = store.change(Of::Tenant(tenant.to_string()), issue(ledger, request, now));
+    let Changed { made, in_force } = change.await.map_err(wrong)?;
     tracing::info!(
         event = "api_keys.issued",
         id = &*made.id,
@@ -132,10 +135,10 @@ async fn issued(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSessi
         by = created_by,
         "an API key was issued"
     );
-    Ok(told(&made))
+    Ok(told(json!({ "id": made.id, "key": made.key.as_str() }), in_force))
 }
 
-async fn rotated(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession, id: &str) -> Result<Value, Wrong> {
+async fn rotated(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession, id: &str) -> Result<Told, Wrong> {
     let Rotation { overlap, expires, created_by } = asked(session).await?;
     let request = RotateRequest {
         overlap_s: overlap.map(Millis::as_secs_ceil),
@@ -143,21 +146,28 @@ async fn rotated(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSess
         created_by: Some(created_by.clone()),
     };
     let change = rotate(store.ledger(), request, runtime.gateway.clock.unix());
-    let made = store.change(Of::Key(id.to_owned()), change).await.map_err(wrong)?;
+    let Changed { made, in_force } = store.change(Of::Key(id.to_owned()), change).await.map_err(wrong)?;
     tracing::info!(event = "api_keys.rotated", id, successor = &*made.id, by = created_by, "an API key was rotated");
-    Ok(told(&made))
+    Ok(told(json!({ "id": made.id, "key": made.key.as_str() }), in_force))
 }
 
-async fn revoked(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession, id: &str) -> Result<Value, Wrong> {
+async fn revoked(runtime: &Runtime, store: &KeyStoring, session: &mut ServerSession, id: &str) -> Result<Told, Wrong> {
     let Ending { by } = asked(session).await?;
     let change = revoke(store.ledger(), runtime.gateway.clock.unix());
-    let first = store.change(Of::Key(id.to_owned()), change).await.map_err(wrong)?;
+    let Changed { made: first, in_force } = store.change(Of::Key(id.to_owned()), change).await.map_err(wrong)?;
     tracing::info!(event = "api_keys.revoked", id, by, first, "an API key was revoked");
-    Ok(json!({ "id": id, "revoked": true }))
+    Ok(told(json!({ "id": id, "revoked": true }), in_force))
 }
 
-fn told(made: &Made) -> Value {
-    json!({ "id": made.id, "key": made.key.as_str() })
+/// What was done. It stands in the store even where this gateway could not read it from there: then whoever asked must know
+/// that it is not in force, and has what was made all the same.
+fn told(mut answer: Value, in_force: Result<(), StoreError>) -> Told {
+    let Err(why) = in_force else { return (StatusCode::OK, answer) };
+    if let Some(members) = answer.as_object_mut() {
+        let why = format!("it is written, and not in force on this gateway before the store can be read: {why}");
+        members.insert("error".to_owned(), json!(why));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, answer)
 }
 
 async fn asked<T: DeserializeOwned>(session: &mut ServerSession) -> Result<T, Wrong> {

@@ -74,6 +74,14 @@ struct Read {
     bad: Vec<BadRow>,
 }
 
+/// A change that is in the store.
+pub(crate) struct Changed<T> {
+    /// What it made.
+    pub(crate) made: T,
+    /// Whether it is in force here, or why not yet.
+    pub(crate) in_force: Result<(), StoreError>,
+}
+
 /// What the looks at the store have given.
 #[derive(Default)]
 struct Heard {
@@ -152,7 +160,8 @@ impl KeyStoring {
             self.missed(&error);
             return;
         }
-        self.look().await;
+        // What went wrong was noted.
+        let _noted = self.look().await;
     }
 
     /// Follows until the process ends.
@@ -165,25 +174,33 @@ impl KeyStoring {
             tokio::time::sleep(POLL).await;
             // What was never there may have to be made; what was there and is gone is not made anew, without its keys.
             let never = self.heard.lock().at.is_none();
-            if never { self.first().await } else { self.look().await }
+            if never {
+                self.first().await;
+            } else {
+                let _noted = self.look().await;
+            }
         }
     }
 
-    /// Reads the records where they changed.
-    pub(crate) async fn look(&self) {
+    /// Reads the records where they changed. When it fails that is noted, and what was known before is in force.
+    async fn look(&self) -> Result<(), StoreError> {
         let _one = self.looking.lock().await;
-        let stamp = match self.store.stamp().await {
-            Ok(stamp) => stamp,
-            Err(error) => return self.missed(&error),
-        };
+        let looked = self.look_alone().await;
+        if let Err(error) = &looked {
+            self.missed(error);
+        }
+        looked
+    }
+
+    async fn look_alone(&self) -> Result<(), StoreError> {
+        let stamp = self.store.stamp().await?;
         if self.heard.lock().stamp.as_ref() == Some(&stamp) {
-            return self.answered();
+            self.answered();
+        } else {
+            let reading = self.reading.load_full();
+            self.take(read(&self.store, &reading.ledger).await?);
         }
-        let reading = self.reading.load_full();
-        match read(&self.store, &reading.ledger).await {
-            Ok(read) => self.take(read),
-            Err(error) => self.missed(&error),
-        }
+        Ok(())
     }
 
     fn take(&self, read: Read) {
@@ -266,15 +283,14 @@ impl KeyStoring {
         Ok(self.store.load().await?.1)
     }
 
-    /// Changes records, and has read them when it returns: what was revoked is refused here from now on.
+    /// Changes records, and reads them: what was revoked is refused here from now on, or it says that it is not.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         of: Of,
         change: impl FnOnce(&[Row]) -> Result<(T, Vec<Row>), StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let answer = self.store.change(of, change).await?;
-        self.look().await;
-        Ok(answer)
+    ) -> Result<Changed<T>, StoreError> {
+        let made = self.store.change(of, change).await?;
+        Ok(Changed { made, in_force: self.look().await })
     }
 
     /// Writes uses as they come, many at once, one a key.

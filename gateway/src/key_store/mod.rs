@@ -17,7 +17,7 @@ use portcullis_config::KeyStore;
 use portcullis_plugins::authentication::{ApiKeyFileError, RECORDS_MAX, Row};
 
 pub(crate) use changes::{issue, revoke, rotate};
-pub(crate) use follow::{KeyStoring, Prepared, Uses, ledger};
+pub(crate) use follow::{Changed, KeyStoring, Prepared, Uses, ledger};
 
 /// What a store of another layout says it is.
 const SCHEMA: i64 = 1;

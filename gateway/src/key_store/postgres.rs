@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use portcullis_api::UnixSeconds;
 use portcullis_config::{PostgresSpec, PostgresTls};
-use portcullis_plugins::authentication::{Row, USE_INTERVAL_S};
+use portcullis_plugins::authentication::{ApiKeyFileError, Row, USE_INTERVAL_S};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, Transaction};
@@ -159,9 +159,10 @@ impl Postgres {
             found(of, &before)?;
             let (answer, written) = change(&before)?;
             for Row { id, tenant, record, last_used: _ } in &written {
+                let record = record.as_ref().map_err(|why| ApiKeyFileError::Row((*why).to_owned()))?;
                 let text = "INSERT INTO portcullis_api_keys (id, tenant, record) VALUES ($1, $2, $3)
                     ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, record = excluded.record";
-                transaction.execute(text, &[id, tenant, record]).await?;
+                transaction.execute(text, &[id, tenant, &record]).await?;
             }
             let all = transaction.query_one("SELECT count(*) FROM portcullis_api_keys", &[]).await?;
             if all.try_get::<_, i64>(0)? >= ROWS_READ {
@@ -210,7 +211,7 @@ async fn rows(transaction: &Transaction<'_>, of: &Of) -> Result<Vec<Row>, StoreE
 
 fn read(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
     let last_used = seconds(row.try_get(3)?);
-    Ok(Row { id: row.try_get(0)?, tenant: row.try_get(1)?, record: row.try_get(2)?, last_used })
+    Ok(Row { id: row.try_get(0)?, tenant: row.try_get(1)?, record: Ok(row.try_get(2)?), last_used })
 }
 
 fn stamp(row: &tokio_postgres::Row) -> Result<Stamp, StoreError> {

@@ -4,7 +4,7 @@
 use std::{os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use portcullis_api::UnixSeconds;
-use portcullis_plugins::authentication::{Row, USE_INTERVAL_S};
+use portcullis_plugins::authentication::{ApiKeyFileError, Row, USE_INTERVAL_S};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{Change, Missing, Of, ROWS_READ, SCHEMA, Stamp, StoreError, found, seconds, signed};
@@ -65,7 +65,7 @@ pub(super) fn load(path: &Path) -> Result<(Stamp, Vec<Row>), StoreError> {
     let stamp = stamp(&transaction)?;
     let mut statement =
         transaction.prepare("SELECT id, tenant, record, last_used FROM portcullis_api_keys LIMIT ?1")?;
-    let rows = statement.query_map([ROWS_READ], read)?.collect::<Result<_, _>>()?;
+    let rows = statement.query_map([ROWS_READ], |row| Ok(read(row)))?.collect::<Result<_, _>>()?;
     Ok((stamp, rows))
 }
 
@@ -80,12 +80,19 @@ pub(super) fn rows(connection: &Connection, of: &Of) -> Result<Vec<Row>, StoreEr
         }
     };
     let mut statement = connection.prepare(text)?;
-    let rows = statement.query_map(params![value, ROWS_READ], read)?.collect::<Result<_, _>>()?;
+    let rows = statement.query_map(params![value, ROWS_READ], |row| Ok(read(row)))?.collect::<Result<_, _>>()?;
     Ok(rows)
 }
 
-fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row { id: row.get(0)?, tenant: row.get(1)?, record: row.get(2)?, last_used: seconds(row.get(3)?) })
+/// Never fails: one row that somebody spoilt must not keep the others from being read. What of it can be shown is.
+fn read(row: &rusqlite::Row<'_>) -> Row {
+    let bytes = |at| row.get_ref(at).ok().and_then(|value| value.as_bytes().ok()).unwrap_or_default();
+    let shown = |at| String::from_utf8_lossy(bytes(at)).into_owned();
+    let text = |at, why| row.get::<_, String>(at).map_err(|_| why);
+    let checked = text(0, "its id is no text").and_then(|_| text(1, "its tenant is no text"));
+    let used = row.get::<_, Option<i64>>(3).map_err(|_| "its last_used is no number");
+    let record = checked.and(used.map(drop)).and_then(|()| text(2, "its record is no text"));
+    Row { id: shown(0), tenant: shown(1), record, last_used: seconds(used.ok().flatten()) }
 }
 
 pub(super) fn change<T>(path: &Path, of: &Of, change: Change<T>) -> Result<T, StoreError> {
@@ -102,6 +109,7 @@ pub(super) fn change<T>(path: &Path, of: &Of, change: Change<T>) -> Result<T, St
 
 fn write(transaction: &Transaction<'_>, rows: &[Row]) -> Result<(), StoreError> {
     for Row { id, tenant, record, last_used: _ } in rows {
+        let record = record.as_ref().map_err(|why| ApiKeyFileError::Row((*why).to_owned()))?;
         transaction.execute(
             "INSERT INTO portcullis_api_keys (id, tenant, record) VALUES (?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, record = excluded.record",

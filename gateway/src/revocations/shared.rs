@@ -3,6 +3,9 @@
 //!
 //! Invariant: what a gateway knows and the stream does not hold is added to it. A store that comes back empty, or without
 //! its last writes, is filled again by whoever is there.
+//!
+//! Invariant: an entry that cannot be read was not heard. What can be read holds at once, also behind it; but nothing is
+//! confirmed, and the others are told of nothing past it, for as long as it stands there.
 
 use std::{
     collections::HashMap,
@@ -20,7 +23,7 @@ use tokio::time::sleep;
 use super::{Revoking, receipt};
 use crate::{
     follow::{CATCH_UP_INTERVAL, CATCH_UP_MAX, News, READ_INTERVAL, Readings},
-    stores::redis::RedisRevocations,
+    stores::redis::{RedisRevocations, Unread},
 };
 
 /// The stream, and how far it was heard.
@@ -40,8 +43,20 @@ pub(crate) struct Cursor {
     last: Option<String>,
     /// How many entries the stream had up to there.
     count: u64,
+    /// The first entry up to there that could not be read.
+    unread: Option<Unread>,
     /// What the others were told of it last, and when.
     said: Option<(Option<String>, Instant)>,
+}
+
+impl Cursor {
+    /// The last entry up to which all was heard.
+    fn heard(&self) -> Option<&String> {
+        match &self.unread {
+            None => self.last.as_ref(),
+            Some(Unread { before }) => before.as_ref(),
+        }
+    }
 }
 
 /// Between two words to the others that this gateway is there.
@@ -77,7 +92,7 @@ impl Shared {
         let whole = from.is_none();
         let mut stands: HashMap<Mark, UnixSeconds> = HashMap::new();
         let began = revoking.now();
-        let mut count = if whole { 0 } else { cursor.count };
+        let (mut count, mut unread) = if whole { (0, None) } else { (cursor.count, cursor.unread.clone()) };
         let length = loop {
             let page = self.store.read(from.as_deref()).await?;
             if from.is_some() && page.first != from {
@@ -91,6 +106,7 @@ impl Shared {
                 }
             }
             revoking.heard(page.records).await?;
+            unread = unread.or(page.unread);
             from = page.last.or(from);
             count = count.saturating_add(page.fresh);
             if !page.more {
@@ -99,7 +115,8 @@ impl Shared {
         };
         if length != count {
             // Entries are only ever added at the end, and the last one that was read is still there: as many as were
-            // counted are the same ones, and fewer say that some are gone before it. All is read, as above.
+            // counted are the same ones, and fewer say that some are gone before it. All is read, as above. Those that cannot
+            // be read count too: when one of them is gone it is seen here.
             return Ok(());
         }
         if whole {
@@ -109,22 +126,26 @@ impl Shared {
                 }
             }
         }
-        (cursor.last, cursor.count) = (from, count);
-        revoking.confirm(began).await;
+        let all_heard = unread.is_none();
+        (cursor.last, cursor.count, cursor.unread) = (from, count, unread);
+        if all_heard {
+            revoking.confirm(began).await;
+        }
         Ok(())
     }
 
     /// Reads, and says to the others how far.
     async fn follow(&self, revoking: &Revoking, cursor: &mut Cursor) -> Result<(), StoreFault> {
         self.read(revoking, cursor).await?;
+        let (read, heard) = (cursor.last.is_some(), cursor.heard().cloned());
         let due = match &cursor.said {
             None => true,
-            Some((said, at)) => (cursor.last.is_some() && *said != cursor.last) || at.elapsed() >= SAY_INTERVAL,
+            Some((said, at)) => (read && *said != heard) || at.elapsed() >= SAY_INTERVAL,
         };
         if due {
             let there = Duration::from_millis(self.there_ms.load(Ordering::Relaxed));
-            self.store.say(&self.name, cursor.last.as_deref(), there).await?;
-            cursor.said = Some((cursor.last.clone(), Instant::now()));
+            self.store.say(&self.name, heard.as_deref(), there).await?;
+            cursor.said = Some((heard, Instant::now()));
         }
         Ok(())
     }

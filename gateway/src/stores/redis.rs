@@ -59,7 +59,7 @@ use settle::Debts;
 use source::Source;
 
 pub(crate) use heard::{Entry, Hearing};
-pub(crate) use revocations::RedisRevocations;
+pub(crate) use revocations::{RedisRevocations, Unread};
 
 use crate::metrics::Metrics;
 

@@ -29,16 +29,16 @@ pub struct Row {
     pub id: String,
     /// Whose key it is.
     pub tenant: String,
-    /// The record, as JSON.
-    pub record: String,
+    /// The record, as JSON; or why the row cannot be read.
+    pub record: Result<String, &'static str>,
     /// When it was last seen, about; no part of the record.
     pub last_used: Option<UnixSeconds>,
 }
 
 impl Row {
     pub(super) fn read(&self) -> Result<Record, ApiKeyFileError> {
-        let record: Record =
-            serde_json::from_str(&self.record).map_err(|error| ApiKeyFileError::Row(error.to_string()))?;
+        let json = self.record.as_ref().map_err(|why| ApiKeyFileError::Row((*why).to_owned()))?;
+        let record: Record = serde_json::from_str(json).map_err(|error| ApiKeyFileError::Row(error.to_string()))?;
         record.bounded()?;
         if record.id != self.id || record.tenant.as_str() != self.tenant {
             return Err(ApiKeyFileError::Row("it is of another id or tenant than its row".to_owned()));
@@ -48,7 +48,7 @@ impl Row {
 
     fn of(record: &Record, last_used: Option<UnixSeconds>) -> Self {
         let (id, tenant) = (record.id.clone(), record.tenant.as_str().to_owned());
-        Self { id, tenant, record: record.to_json().to_string(), last_used }
+        Self { id, tenant, record: Ok(record.to_json().to_string()), last_used }
     }
 }
 

@@ -177,6 +177,89 @@ fn a_record_that_was_changed_opens_nothing_and_signs_nobody_else_out() {
 }
 
 #[test]
+fn a_row_that_is_no_text_keeps_no_revocation_from_being_heard() {
+    let gateway = setup().start();
+    let (good, bad) = (issue(&gateway, "good", &[]), issue(&gateway, "bad", &[]));
+    becomes(&gateway, &bad, 200);
+    let store = rusqlite::Connection::open(gateway.setup().path("keys.db")).expect("the store opens");
+    let change = "UPDATE portcullis_api_keys SET record = CAST(x'ff' AS TEXT) WHERE id = ?1";
+    assert_eq!(store.execute(change, [id(&bad)]).expect("it is written"), 1);
+    // A table without types, as somebody may have made it, may hold anything.
+    let foreign = "CREATE TABLE moved AS SELECT * FROM portcullis_api_keys;
+        DROP TABLE portcullis_api_keys;
+        CREATE TABLE portcullis_api_keys (id PRIMARY KEY, tenant, record, last_used);
+        INSERT INTO portcullis_api_keys SELECT * FROM moved;
+        INSERT INTO portcullis_api_keys VALUES (x'fe', 'acme', '{}', NULL), ('b', 7, '{}', NULL), ('c', 'acme', NULL, 'x');
+        UPDATE portcullis_api_keys_state SET changes = changes + 1;";
+    store.execute_batch(foreign).expect("it is written");
+    becomes(&gateway, &bad, 401);
+    assert_eq!(gateway.metric("portcullis_api_keys_unusable", &[]), Some(4.0));
+    let (code, done) = ask_admin(&gateway, &format!("/{}/revoke", id(&good)), &json!({ "by": "kim" }));
+    assert_eq!((code, status(&gateway, &good)), (200, 401), "{done}");
+    assert_eq!(show(&gateway, &bad)["state"], "unusable");
+    assert!(refused(&gateway.cli(&["keys", "revoke", id(&bad)])).contains("its record is no text"));
+    assert!(words(gateway.cli(&["keys", "list"])).contains("unusable"));
+}
+
+#[test]
+fn a_revocation_that_is_written_and_not_in_force_is_not_answered_for() {
+    let gateway = setup().start();
+    let (first, second) = (issue(&gateway, "first", &[]), issue(&gateway, "second", &[]));
+    becomes(&gateway, &second, 200);
+    let store = rusqlite::Connection::open(gateway.setup().path("keys.db")).expect("the store opens");
+    // It can be written to, and not be read: which state it is in is no text.
+    let spoil = "UPDATE portcullis_api_keys_state SET epoch = CAST(x'ff' AS TEXT)";
+    store.execute(spoil, []).expect("it is written");
+    let (code, answer) = ask_admin(&gateway, &format!("/{}/revoke", id(&first)), &json!({ "by": "kim" }));
+    assert_eq!((code, status(&gateway, &first)), (503, 200), "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|why| why.contains("it is written, and not in force")), "{answer}");
+    let said = refused(&gateway.cli(&["keys", "revoke", id(&second)]));
+    assert!(said.contains("written, and not in force"), "{said}");
+    let order = json!({ "tenant": "acme", "name": "third", "created_by": "kim" });
+    let (code, made) = ask_admin(&gateway, "", &order);
+    assert!(code == 503 && made["key"].is_string(), "what was made is told all the same: {made}");
+    store.execute("UPDATE portcullis_api_keys_state SET epoch = 'mended'", []).expect("it is written");
+    becomes(&gateway, &first, 401);
+    becomes(&gateway, &second, 401);
+}
+
+#[test]
+fn a_revocation_is_heard_while_a_reload_waits_for_an_issuer() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = portcullis_tests::jwks::JwksServer::scripted(move |_| {
+        // Until the test has seen it, or is over.
+        let _over = held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+        portcullis_tests::Reply::with(503, &[], "")
+    });
+    let ca = |setup: Setup| {
+        let bundle = setup.path("tls/ca.pem").display().to_string();
+        setup.environment("SSL_CERT_FILE", &bundle)
+    };
+    let gateway = ca(setup()).start();
+    let key = issue(&gateway, "one", &[]);
+    becomes(&gateway, &key, 200);
+    let reloads = || gateway.metric("portcullis_config_reloads_total", &[]).unwrap_or(0.0);
+    let before = reloads();
+    let text = fs::read_to_string(gateway.setup().path("portcullis.toml")).expect("it is there");
+    let mut document: toml::Table = toml::from_str(&text).expect("TOML");
+    let main = document["issuers"]["main"].as_table_mut().expect("a table");
+    let keys = toml::Table::from_iter([("jwks_url".to_owned(), slow.url().into())]);
+    main.insert("keys".to_owned(), keys.into());
+    main.insert("private_networks".to_owned(), vec!["127.0.0.0/8", "::1"].into());
+    fs::write(gateway.setup().path("portcullis.toml"), toml::to_string(&document).expect("TOML"))
+        .expect("it is written");
+    gateway.signal("HUP");
+    wait_for("the reload to ask the issuer", || (slow.asked() > 0).then_some(()));
+    words(gateway.cli(&["keys", "revoke", id(&key)]));
+    becomes(&gateway, &key, 401);
+    assert_eq!(reloads(), before, "and the reload is still on");
+    drop(release);
+    wait_for("the reload to end", || (reloads() > before).then_some(()));
+    assert_eq!(status(&gateway, &key), 401);
+}
+
+#[test]
 fn a_store_that_is_away_is_believed_for_a_while_and_then_nobody_is() {
     let gateway = setup().with("[api_keys]\nmax_stale = \"2s\"").start();
     let key = issue(&gateway, "one", &[]);

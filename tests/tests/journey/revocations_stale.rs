@@ -123,6 +123,46 @@ fn without_a_journal_a_start_while_the_store_is_away_answers_503_until_it_has_he
     wait_for("what was revoked before", || (ask(&late, "/v1/orders", "before").status == 401).then_some(()));
 }
 
+const STREAM: &str = "portcullis:{portcullis}:revocations";
+
+/// A revocation on `gateway` with a receipt: its status, and how many gateways lag.
+fn receipt(gateway: &Gateway, name: &str) -> (u16, usize) {
+    let asked = json!({"kind": "jti", "value": name, "issuer": "main", "tenant": "acme", "reason": "a test"});
+    let answer = gateway.admin_post("/admin/v1/revocations?wait=all", &asked);
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).expect("a document");
+    (answer.status, document["receipt"]["lagging"].as_array().expect("a list").len())
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_was_not_heard_and_all_else_holds_at_once() {
+    let redis = Redis::start();
+    let bounds = "max_stale = { strict = \"1s\", standard = \"300s\" }";
+    let (gateway, other) = (sharing(&redis, bounds), sharing(&redis, bounds));
+    assert_eq!(receipt(&gateway, "first"), (200, 0));
+    let entries: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", STREAM, "-", "+"]);
+    let newer = entries[0].1[1].replace("\"jti\"", "\"passkey\"");
+    assert!(newer.contains("passkey"), "{newer}");
+    let garbled = redis.run::<String>(&["XADD", STREAM, "*", "r", &newer]);
+    until(&other, "/v1/orders", 503);
+    assert_eq!(ask(&other, "/v1/orders", "good").code(), "authentication.stale");
+    assert_eq!(status(&other, "/v1/scoped"), 200, "by their class");
+    assert_eq!(receipt(&gateway, "behind"), (202, 1), "nobody has heard past it");
+    wait_for("what is behind it", || (ask(&other, "/v1/scoped", "behind").status == 401).then_some(()));
+    let said = other.said(|line| line.contains("store.unreadable")).expect("it is told");
+    assert!(said.contains(&garbled), "{said}");
+    // Nor has who starts now, and all that can be read holds there too.
+    let late = sharing(&redis, bounds);
+    assert_eq!((status(&late, "/v1/orders"), status(&late, "/v1/scoped")), (503, 503));
+    assert_eq!(ask(&late, "/v1/scoped", "behind").status, 401);
+    assert_eq!(late.output().matches("store.unreadable").count(), 1, "once, however often it is read");
+    assert_eq!(redis.run::<u64>(&["XDEL", STREAM, &garbled]), 1);
+    for gateway in [&gateway, &other, &late] {
+        until(gateway, "/v1/orders", 200);
+    }
+    assert_eq!(receipt(&gateway, "after"), (200, 0));
+    assert_eq!(redis.run::<u64>(&["XLEN", STREAM]), 3, "nothing was added for it");
+}
+
 #[test]
 fn a_gateway_alone_decides_what_is_revoked_and_is_never_behind() {
     let gateway = Setup::new(&world().upstream)

@@ -70,7 +70,10 @@ impl KeyStore {
     }
 
     pub(super) fn revoke(&self, id: &str, now: UnixSeconds) -> anyhow::Result<()> {
-        done(self.store.change(Of::Key(id.to_owned()), revoke(self.ledger.clone(), now))).map(drop)
+        done(self.store.change(Of::Key(id.to_owned()), revoke(self.ledger.clone(), now)))?;
+        // As a gateway reads it: where that fails none hears of it.
+        let read = done(self.store.load()).map(drop);
+        read.context("the revocation is written, and not in force on any gateway before the store can be read")
     }
 
     pub(super) fn show(&self, id: &str, now: UnixSeconds) -> anyhow::Result<Value> {

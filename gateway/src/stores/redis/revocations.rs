@@ -23,14 +23,26 @@ pub(crate) struct Page {
     pub(crate) first: Option<String>,
     /// The last one, from which it goes on.
     pub(crate) last: Option<String>,
-    /// What stands there.
+    /// What stands there and can be read.
     pub(crate) records: Vec<Record>,
+    /// What stands there and cannot.
+    pub(crate) unread: Option<Unread>,
     /// How many entries are new, whether or not they can be read.
     pub(crate) fresh: u64,
     /// How many the stream has, at the same moment.
     pub(crate) length: u64,
     pub(crate) more: bool,
 }
+
+/// That an entry is no revocation that is known here: by a newer version, or damaged. What it revokes nobody here can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// The last entry before it; none where it is the first.
+    pub(crate) before: Option<String>,
+}
+
+/// An entry of the stream: its id, and names and values in turn.
+type Entry = (String, Vec<Vec<u8>>);
 
 impl RedisCounters {
     /// Revocations in the same store.
@@ -63,23 +75,39 @@ impl RedisRevocations {
         commands.atomic().cmd("XRANGE").arg(self.key()).arg(from.unwrap_or("-")).arg("+").arg("COUNT").arg(PAGE);
         commands.cmd("XLEN").arg(self.key());
         let ask = async |mut live: MultiplexedConnection| commands.query_async(&mut live).await;
-        let (entries, length): (Vec<(String, Vec<String>)>, u64) = self.0.ask(ask).await?;
+        // As bytes: what is no text is one entry that cannot be read, and not a page.
+        let (entries, length): (Vec<Entry>, u64) = self.0.ask(ask).await?;
         let (first, last) = (entries.first().map(|(id, _)| id.clone()), entries.last().map(|(id, _)| id.clone()));
         let more = entries.len() >= PAGE;
-        let fresh: Vec<_> = entries.into_iter().filter(|(id, _)| Some(id.as_str()) != from).collect();
-        let count = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
-        let records = fresh.iter().filter_map(|(_, fields)| record(fields)).collect();
-        Ok(Page { first, last, records, fresh: count, length, more })
+        let (mut fresh, mut records, mut unread, mut before) = (0_u64, Vec::new(), None, None);
+        for (id, fields) in entries {
+            if Some(id.as_str()) != from {
+                fresh = fresh.saturating_add(1);
+                match record(&fields) {
+                    Some(record) => records.push(record),
+                    None if unread.is_none() => {
+                        told(&id);
+                        unread = Some(Unread { before });
+                    }
+                    // One line says it of them all.
+                    None => {}
+                }
+            }
+            before = Some(id);
+        }
+        Ok(Page { first, last, records, unread, fresh, length, more })
     }
 }
 
-fn record(fields: &[String]) -> Option<Record> {
-    let record = fields.get(1).and_then(|json| serde_json::from_str(json).ok());
-    if record.is_none() {
-        tracing::error!(
-            event = "store.unreadable",
-            "a revocation in the shared store is none, and refuses nothing here: is it written by others?"
-        );
-    }
-    record
+fn record(fields: &[Vec<u8>]) -> Option<Record> {
+    fields.get(1).and_then(|json| serde_json::from_slice(json).ok())
+}
+
+fn told(entry: &str) {
+    tracing::error!(
+        event = "store.unreadable",
+        entry,
+        "a revocation in the shared store cannot be read, and refuses nothing here: routes are 503 once what is known is too \
+         old; is it of a newer version?"
+    );
 }
