@@ -1,6 +1,7 @@
 //! What the gateway is for, on the real binary, with a real upstream and a real redis-server.
 
 mod addresses;
+mod agent_authority;
 mod assertions;
 mod bans;
 mod bodies;
@@ -18,6 +19,7 @@ mod limit_methods;
 mod limits;
 mod lockouts;
 mod mtls;
+mod mtls_ends;
 mod operation;
 mod refusals;
 mod responses;
