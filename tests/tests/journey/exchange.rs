@@ -9,12 +9,9 @@ use portcullis_tests::{
 };
 use serde_json::json;
 
-/// One gateway whose keys buy tokens, and its upstream.
-struct World {
-    upstream: Upstream,
-    gateway: Gateway,
-}
+use crate::World;
 
+/// One gateway whose keys buy tokens, and its upstream.
 fn world() -> &'static World {
     static WORLD: LazyLock<World> = LazyLock::new(|| {
         let upstream = Upstream::start();

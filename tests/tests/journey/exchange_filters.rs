@@ -4,20 +4,17 @@ use std::{process::Output, sync::LazyLock};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use portcullis_tests::{
-    Gateway, Protocol, Request, Seen, Upstream,
+    Protocol, Request, Seen, Upstream,
     assertion::{self, ISSUER, keys, p256, verified},
     exchange::{asking, exchanging, part, refusal, token},
     wait_for,
 };
 use serde_json::{Value, json};
 
+use crate::World;
+
 const EU: &str = r#"{"f":"region","op":"in","v":["eu"]}"#;
 const EU_SPELLED: &str = r#"{"all":[{"f":"region","op":"in","v":["eu"]}],"v":1}"#;
-
-struct World {
-    upstream: Upstream,
-    gateway: Gateway,
-}
 
 fn world() -> &'static World {
     static WORLD: LazyLock<World> = LazyLock::new(|| {
