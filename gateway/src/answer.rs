@@ -94,11 +94,9 @@ async fn write(
         fields.insert(header::CONTENT_LENGTH, body.len().into());
     }
     dress(session, trip, &mut fields)?;
-    let mut answer = ResponseHeader::build_no_case(status, Some(0))?;
-    change(&mut answer, |empty| {
-        *empty = fields;
-        Ok(())
-    })?;
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    (head.status, head.headers) = (status, fields);
+    let answer = ResponseHeader::from(head);
     let waits = session.req_header().headers.contains_key(header::EXPECT);
     let unread = !session.is_body_done();
     // What follows `CONNECT` may be meant for another server.
