@@ -5,7 +5,7 @@ use pingora_proxy::Session;
 use portcullis_api::{ClientIp, Mode, Protocol, Rejection, RouteId, Trail};
 use portcullis_config::{HostEntry, Matched, RouteEntry, RouteKind};
 use portcullis_plugins::{
-    authentication::Caller,
+    authentication::{Authentication, Caller},
     canonical::{self, Canonical, Ended, Head, Target, Upgrade},
     controls::Controls,
     cors::{self, Preflight},
@@ -227,12 +227,14 @@ pub(crate) fn still_let_in(
     route: RouteId,
     caller: &Caller,
     body: &Body,
+    trail: &mut Trail,
 ) -> Result<(), Stop> {
     let (Caller::Verified(identity), Body::Whole(_)) = (caller, body) else { return Ok(()) };
     let certificate = conn.certificate();
-    let again = controls.authentication.again(|control| {
-        let name = control.route_name(route).unwrap_or_default();
-        control.still(identity, certificate.as_ref(), &name)
-    });
-    again.map_err(|refused| Stop::from(refused.0))
+    let again = |control: &Authentication| control.still(identity, certificate.as_ref(), control.freshness(route));
+    controls.authentication.again(again).map_err(|refused| {
+        let (rejection, outcome) = *refused;
+        trail.refused(&rejection, outcome, Mode::Enforce);
+        rejection.into()
+    })
 }

@@ -98,7 +98,7 @@ pub(crate) async fn travel(session: &mut Session, trip: &mut Trip, conn: &ConnIn
     let ahead = Ahead::of(&snapshot, route, facts.method);
     let coming = Coming { phase: trip.phase.as_mut(), share: &mut trip.held, kind: route.kind, ahead };
     trip.body = head::body(session, coming, body, waf.proof(), controls.waf.mode()).await?;
-    head::still_let_in(controls, conn, route.id, caller, &trip.body)?;
+    head::still_let_in(controls, conn, route.id, caller, &trip.body, trail)?;
     let facts = self::facts(canonical, session.req_header(), protocol);
     if let (Body::Whole(bytes), Some(_)) = (&trip.body, waf.proof()) {
         let whole = waf::Sees { body: waf::Body::Whole(bytes), facts, route: route.id, tenant };

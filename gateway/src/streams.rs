@@ -75,12 +75,13 @@ pub(crate) fn begin(
     head: &ResponseHeader,
     trip: &mut Trip,
 ) -> Result<(), Box<Rejection>> {
-    let Some((identity, route)) = whose(trip) else { return Ok(()) };
-    if trip.started.elapsed() >= LONG {
-        let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
-        refused.map_err(|refused| noted(*refused, trip))?;
-    } else if !goes_on(head, trip) {
+    let lasted = trip.started.elapsed() >= LONG;
+    if !lasted && !goes_on(head, trip) {
         return Ok(());
+    }
+    let Some((identity, route)) = whose(trip) else { return Ok(()) };
+    if lasted {
+        still_let_in(gateway, &identity, &route, trip)?;
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS
         && let Some(conn) = &trip.conn
@@ -100,16 +101,18 @@ pub(crate) fn passed(gateway: &Arc<Gateway>, session: &Session, trip: &mut Trip)
         return Ok(());
     }
     let Some((identity, route)) = whose(trip) else { return Ok(()) };
-    let refused = again(gateway, trip.conn.as_deref(), &identity, &route);
-    refused.map_err(|refused| noted(*refused, trip))?;
+    still_let_in(gateway, &identity, &route, trip)?;
     follow(gateway, session, trip, (identity, route));
     Ok(())
 }
 
-/// A refusal of what goes on, in the trail.
-fn noted((rejection, outcome): (Rejection, Outcome), trip: &mut Trip) -> Box<Rejection> {
-    trip.trail.refused(&rejection, outcome, Mode::Enforce);
-    Box::new(rejection)
+/// Asks again, and writes a refusal into the trail.
+fn still_let_in(gateway: &Gateway, identity: &Identity, route: &str, trip: &mut Trip) -> Result<(), Box<Rejection>> {
+    again(gateway, trip.conn.as_deref(), identity, route).map_err(|refused| {
+        let (rejection, outcome) = *refused;
+        trip.trail.refused(&rejection, outcome, Mode::Enforce);
+        Box::new(rejection)
+    })
 }
 
 /// Who came in with it; nobody whose credential could end.
@@ -154,7 +157,10 @@ fn again(
     let certificate = conn.and_then(ConnInfo::certificate);
     // By what is in force now, not by what the request came in under.
     let snapshot = gateway.snapshot.load();
-    snapshot.controls.authentication.again(|control| control.still(identity, certificate.as_ref(), route))
+    snapshot
+        .controls
+        .authentication
+        .again(|control| control.still(identity, certificate.as_ref(), control.freshness_of(route)))
 }
 
 /// Done when they would not be let in any more.
@@ -193,7 +199,7 @@ fn next_look(gateway: &Gateway, conn: Option<&ConnInfo>, identity: &Identity, ro
     let Some(control) = snapshot.controls.authentication.control() else { return A_MOMENT };
     let certificate = conn.and_then(ConnInfo::certificate);
     let expiry = control.ends(identity, certificate.as_ref()).map(|expires| gateway.clock.until(expires));
-    let max = control.max_stale().of(control.freshness(route));
+    let max = control.max_stale().of(control.freshness_of(route));
     let stale = match (gateway.revocations.age(), max) {
         // Also where this gateway decides alone, which is then looked at as seldom as it has to.
         (Age::Known(age), Some(max)) => Some(Duration::from_micros(max.as_micros().saturating_sub(age))),

@@ -63,6 +63,8 @@ pub enum KeySetState {
 /// Keys that may verify an issuer's tokens.
 pub struct KeySet {
     keys: Vec<Key>,
+    /// Of each key, its mark: asked for at every request with a body, so it is not made anew.
+    marks: Vec<u128>,
     naming: Naming,
     generation: u128,
     warnings: Vec<String>,
@@ -151,8 +153,12 @@ impl KeySet {
         if keys.is_empty() {
             return Err(KeySetError::NoneUsable(warnings));
         }
-        let generation = generation(&keys);
-        Ok(Self { keys, naming: Naming::ByKid, generation, warnings })
+        Ok(Self { warnings, ..Self::of(keys, Naming::ByKid) })
+    }
+
+    fn of(keys: Vec<Key>, naming: Naming) -> Self {
+        let (marks, generation) = (keys.iter().map(Key::mark).collect(), generation(&keys));
+        Self { keys, marks, naming, generation, warnings: Vec::new() }
     }
 
     /// One shared secret for HS256.
@@ -185,8 +191,7 @@ impl KeySet {
             }
             keys.extend(one.into_iter().map(|key| Key { kid: Some(kid.clone()), ..key }));
         }
-        let generation = generation(&keys);
-        Ok(Self { keys, naming: Naming::ByKid, generation, warnings: Vec::new() })
+        Ok(Self::of(keys, Naming::ByKid))
     }
 
     /// The key that signs, of secrets of our own.
@@ -202,9 +207,7 @@ impl KeySet {
             material: digest::digest(&SHA256, bytes).as_ref().to_vec(),
             verifier: Verifier::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
         };
-        let keys = vec![key];
-        let generation = generation(&keys);
-        Self { keys, naming: Naming::One, generation, warnings: Vec::new() }
+        Self::of(vec![key], Naming::One)
     }
 
     /// What was dropped and why, for the log: one line a key.
@@ -238,7 +241,7 @@ impl KeySet {
 
     /// Whether a key of this mark is in it.
     pub(super) fn has(&self, mark: u128) -> bool {
-        self.keys.iter().any(|key| key.mark() == mark)
+        self.marks.contains(&mark)
     }
 
     /// The one key that may have signed this token.

@@ -303,7 +303,7 @@ impl Authentication {
             }
         };
         let verified = verified.and_then(|identity| self.held(identity, route, now));
-        let verified = verified.and_then(|identity| self.unrevoked(identity));
+        let verified = verified.and_then(|identity| self.unrevoked(&identity).map(|()| identity));
         let known = verified.and_then(|identity| self.known(route.freshness).map(|()| identity));
         match known.and_then(|identity| self.permitted(identity, &sees, route, now)) {
             Ok(identity) => {

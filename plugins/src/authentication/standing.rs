@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use portcullis_api::{Fault, RouteId, Scope, UnixSeconds, Verdict};
+use portcullis_api::{Fault, RouteId, UnixSeconds, Verdict};
 
 use super::{
     Authentication, Deny, Failure, Identity, IssuerRule, KeySetState, Kind, NAME, RETRY_AFTER_S, STALE, Why,
@@ -13,10 +13,10 @@ use crate::revocations::{Freshness, MaxStale, Target};
 
 impl Authentication {
     /// Asked of whatever verified: now, in an earlier request, or as an API key.
-    pub(super) fn unrevoked(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Failure> {
+    pub(super) fn unrevoked(&self, identity: &Identity) -> Result<(), Failure> {
         match self.needs.revocations.revoked(identity.revocable()) {
-            None => Ok(identity),
-            Some(kind) => Err(ended(&identity, Why::revoked(kind))),
+            None => Ok(()),
+            Some(kind) => Err(ended(identity, Why::revoked(kind))),
         }
     }
 
@@ -35,15 +35,21 @@ impl Authentication {
         }
     }
 
-    /// The name of a route, `host/route`, by which [`Self::still`] finds it after a reload.
+    /// The name of a route, `host/route`, by which it is found after a reload.
     #[must_use]
     pub fn route_name(&self, route: RouteId) -> Option<Arc<str>> {
         self.route(route).map(|rule| Arc::clone(&rule.name))
     }
 
-    /// How fresh what is known of revocations must be on a route: as fresh as on any, on one that is gone.
+    /// How fresh what is known of revocations must be on a route of this configuration.
     #[must_use]
-    pub fn freshness(&self, route: &str) -> Freshness {
+    pub fn freshness(&self, route: RouteId) -> Freshness {
+        self.route(route).map_or(Freshness::Strict, |rule| rule.freshness)
+    }
+
+    /// The same of a route by its name: as fresh as on any, on one that is gone.
+    #[must_use]
+    pub fn freshness_of(&self, route: &str) -> Freshness {
         let rule = self.routes.iter().flatten().find(|rule| *rule.name == *route);
         rule.map_or(Freshness::Strict, |rule| rule.freshness)
     }
@@ -76,7 +82,7 @@ impl Authentication {
         &self,
         identity: &Identity,
         certificate: Option<&Shown<'_>>,
-        route: &str,
+        freshness: Freshness,
     ) -> Result<Verdict<(), Deny>, Fault> {
         let now = self.needs.clock.unix();
         if let Some(Err(why)) = certificate.map(|shown| self.still_counts(shown, now)) {
@@ -98,11 +104,7 @@ impl Authentication {
             Kind::Agent => self.names(certificate, identity, now),
         };
         let stands = stands.map_err(|why| ended(identity, why));
-        let unrevoked = stands.and_then(|()| match self.needs.revocations.revoked(identity.revocable()) {
-            None => Ok(()),
-            Some(kind) => Err(ended(identity, Why::revoked(kind))),
-        });
-        match unrevoked.and_then(|()| self.known(self.freshness(route))) {
+        match stands.and_then(|()| self.unrevoked(identity)).and_then(|()| self.known(freshness)) {
             Ok(()) => Ok(Verdict::Pass(())),
             Err(Failure::Denied(deny)) => Ok(Verdict::Deny(deny)),
             Err(Failure::Unknown(fault)) => Err(fault),
@@ -113,12 +115,11 @@ impl Authentication {
     /// Whether the connection's certificate names this agent, with these rights, under the rules that are in force.
     fn names(&self, certificate: Option<&Shown<'_>>, agent: &Identity, now: UnixSeconds) -> Result<(), Why> {
         let named = certificate.and_then(|shown| self.agent(shown, now).ok());
-        let who = |identity: &Identity| {
-            let scopes: Vec<Scope> = identity.scopes().to_vec();
-            (identity.tenant().clone(), identity.subject().to_owned(), identity.role(), scopes)
-        };
-        let is_same = |named: &Arc<Identity>| who(named) == who(agent);
-        if named.as_ref().is_some_and(is_same) { Ok(()) } else { Err(Why::CertificateUnknown) }
+        let is_same = named.is_some_and(|named| {
+            (named.tenant(), named.subject(), named.role(), named.scopes())
+                == (agent.tenant(), agent.subject(), agent.role(), agent.scopes())
+        });
+        if is_same { Ok(()) } else { Err(Why::CertificateUnknown) }
     }
 
     /// The issuer of a token, if it is still one of ours, under its name and with its `iss`.

@@ -140,7 +140,7 @@ impl Authentication {
         let verified = table.verify(form.subject_token.as_bytes(), now).map_err(super::no);
         // A token outlives the request: what is known must be as fresh as where it matters most.
         let known = verified
-            .and_then(|identity| self.unrevoked(identity))
+            .and_then(|identity| self.unrevoked(&identity).map(|()| identity))
             .and_then(|identity| self.known(Freshness::Strict).map(|()| identity));
         known.map_err(|failure| match failure {
             Failure::Denied(deny) => Failure::Denied(self.counted(deny, client)),

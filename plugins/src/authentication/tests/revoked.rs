@@ -6,7 +6,7 @@ use portcullis_api::TenantId;
 use serde_json::{Value, json};
 
 use super::{super::*, rig::*};
-use crate::revocations::{Kind, Reason, Record, Target};
+use crate::revocations::{Freshness, Kind, Reason, Record, Target};
 
 fn revoke(rig: &Rig, kind: Kind, value: &str, at: u64) {
     let tenant = TenantId::parse("acme").unwrap();
@@ -213,13 +213,15 @@ fn who_is_under_way_is_asked_about_again() {
     let identity = |fields: &[(&'static str, &str)]| identity(&rig.control, BOTH, fields);
     let bearer = identity(&[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
     let key = identity(&[("x-api-key", &rig.api_key)]);
-    let still = |who: &Identity| match rig.control.still(who, None, "a.example/b_both") {
+    let still = |who: &Identity| match rig.control.still(who, None, Freshness::Standard) {
         Ok(Verdict::Pass(())) => "still",
         Ok(Verdict::Deny(Deny::Invalid { why, .. })) => why.as_str(),
         Ok(Verdict::Deny(_)) => "another refusal",
         Err(_) => "nobody can tell",
     };
     assert_eq!((still(&bearer), still(&key)), ("still", "still"));
+    let fresh = |route: &str| rig.control.freshness_of(route);
+    assert_eq!((fresh("a.example/b_both"), fresh("a.example/gone")), (Freshness::Standard, Freshness::Strict));
     rig.needs.revocations.follow();
     assert_eq!((still(&bearer), still(&key)), ("nobody can tell", "nobody can tell"));
     rig.needs.revocations.confirm(i64::MAX);
@@ -245,7 +247,7 @@ fn who_is_under_way_ends_with_an_issuer_that_is_gone_or_is_another_one() {
         let (needs, cells) = needs(&["main", "local", "other"], Arc::clone(&rig.clock));
         let control = compile(&text, &needs, &mut Issues::default()).unwrap();
         cells.of("main").store(rig.cells.of("main").load_full());
-        let still = control.still(&who, None, "a.example/b_both").unwrap();
+        let still = control.still(&who, None, Freshness::Standard).unwrap();
         assert_eq!(matches!(still, Verdict::Pass(())), known);
     }
 }
@@ -254,7 +256,7 @@ fn who_is_under_way_ends_with_an_issuer_that_is_gone_or_is_another_one() {
 fn who_is_under_way_ends_with_the_key_that_signed_for_them() {
     let rig = Rig::new();
     let who = identity(&rig.control, BOTH, &[("authorization", &format!("Bearer {}", token(&rig, |_| {})))]);
-    let still = || rig.control.still(&who, None, "a.example/b_both");
+    let still = || rig.control.still(&who, None, Freshness::Standard);
     assert!(matches!(still(), Ok(Verdict::Pass(()))));
     // Another key beside it changes nothing.
     rig.set_keys(&[rig.ed_jwk("new"), rig.ec_jwk("ec")]);
